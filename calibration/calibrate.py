@@ -1,0 +1,181 @@
+"""From board detections to a rig: intrinsics, first rig, misdetections, adjustment, held-out error, report; in this
+order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.bundle import BundleOptions, BundleResult, adjust_boards
+from calibration.camera import Intrinsics
+from calibration.determination import corner_noise
+from calibration.errors import InputError, nearest_name
+from calibration.extrinsics import ExtrinsicsOptions, initial_rig
+from calibration.held import ROUGH, Knowledge, Start, adjust_determined, weak_priors
+from calibration.intrinsics import FREE, IntrinsicsEstimate, IntrinsicsOptions, estimate_intrinsics
+from calibration.planar import MIN_CORNERS
+from calibration.report import CalibrationReport, corner_residuals, make_report, rms
+from calibration.rig import CameraRig
+
+if TYPE_CHECKING:
+    from calibration.board import BoardDetections
+
+__all__ = ["Calibration", "CalibrationOptions", "calibrate_rig"]
+
+Array = NDArray[np.float64]
+
+ROBUST, ROBUST_SCALE = "huber", 3.0
+LEAST_NOISE_PX = 0.05
+"""Corners are not taken to be better than this when misdetections are told from noise."""
+LEAST_FOLD = 2
+"""Frames with a board that each half of the footage must have for a held-out error."""
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """focal_tolerance: relative standard deviation above which a focal length is not determined by the footage.
+    reject_sigmas: a corner farther from its board than this many times its camera's noise is a misdetection.
+    intrinsics, extrinsics: options of these two steps."""
+
+    focal_tolerance: float = 0.01
+    reject_sigmas: float = 10.0
+    intrinsics: IntrinsicsOptions = field(default_factory=IntrinsicsOptions)
+    extrinsics: ExtrinsicsOptions = field(default_factory=ExtrinsicsOptions)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """rig: its world is the first camera's frame, its unit the board's, with covariance. report: what it is worth.
+    board_R (frames, boards, 3, 3), board_t (frames, boards, 3): world_from_board, NaN where a board could not be
+    placed."""
+
+    rig: CameraRig
+    report: CalibrationReport
+    board_R: Array  # noqa: N815
+    board_t: Array
+
+
+def calibrate_rig(
+    detections: BoardDetections,
+    options: CalibrationOptions | None = None,
+    intrinsics: Mapping[str, Intrinsics] | None = None,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Calibration:
+    """Place all cameras, and find the intrinsics of those that are not in `intrinsics` (by name), which are held.
+
+    A focal length that the footage does not determine to `options.focal_tolerance` is held, with all intrinsics of its
+    camera, at the better known of two values: from the camera's own images, or from the rig; the report names it. Other
+    intrinsics are held at their prior (distortion 0, principal point at the image's middle) where the footage says less
+    about them than the prior. Misdetected corners take no part in the fit, but in the report's error. Nothing is
+    random. Raises InputError for cameras that see no board, are cut off from the others, or whose given intrinsics are
+    of another image size; each by name.
+    """
+    options, given = options or CalibrationOptions(), intrinsics or {}
+    tell = _steps(progress, len(detections.view_names) + 4)
+    _check(detections, given, options)
+    alone, start = {}, dict(given)
+    for name in detections.view_names:
+        if name not in given:
+            alone[name] = estimate_intrinsics(detections, name, options.intrinsics)
+            start[name] = alone[name].intrinsics
+        tell()
+    first = initial_rig(detections, start, options.extrinsics)
+    tell()
+    kept, robust = _without_misdetections(detections, first, alone, options)
+    tell()
+    known, result = adjust_determined(kept, first, robust, alone, options.focal_tolerance)
+    tell()
+    held_out = _held_out(kept, detections, result, known)
+    report = make_report(detections, kept, result, known, alone, held_out)
+    tell()
+    return Calibration(result.rig, report, result.board_R, result.board_t)
+
+
+def _steps(progress: Callable[[str, int, int], None] | None, total: int) -> Callable[[], None]:
+    done = 0
+
+    def tell() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress("calibrate", done, total)
+
+    return tell
+
+
+def _check(detections: BoardDetections, given: Mapping[str, Intrinsics], options: CalibrationOptions) -> None:
+    """Names and image sizes of the given intrinsics; that every camera sees a board."""
+    names = list(detections.view_names)
+    for name, intrinsics in given.items():
+        if name not in names:
+            raise InputError(f"intrinsics of camera '{name}': it is not in the footage; {nearest_name(name, names)}")
+        width, height = (int(length) for length in detections.sizes[names.index(name)])
+        if tuple(intrinsics.size) != (width, height):
+            raise InputError(
+                f"camera '{name}': expected images of {intrinsics.size[0]}x{intrinsics.size[1]} px, as in its "
+                f"intrinsics, got {width}x{height}; give intrinsics for this image size, or leave them out"
+            )
+    index = np.asarray(detections.board_index)
+    blind = []
+    for name, seen in zip(names, np.isfinite(detections.corners[..., 0]), strict=True):
+        least = MIN_CORNERS if name in given else options.intrinsics.min_corners
+        most = max(int(seen[:, index == b].sum(axis=1).max(initial=0)) for b in range(len(detections.boards)))
+        if most < least:
+            blind.append(f"{name} (at most {most} corners of a board in a frame, expected {least})")
+    if blind:
+        raise InputError(
+            f"cameras that see no board: {', '.join(blind)}; film the board so that each camera sees it whole, check "
+            "that board.toml describes the board that was filmed, or leave these cameras out"
+        )
+
+
+def _without_misdetections(
+    detections: BoardDetections, first: Start, alone: Mapping[str, IntrinsicsEstimate], options: CalibrationOptions
+) -> tuple[BoardDetections, Start]:
+    """The detections without corners far off, their sigma scaled to the corners' actual noise; and the fit to them.
+
+    A robust fit finds the worst; a second fit without those says which of all corners it cannot explain.
+    """
+    bundle = BundleOptions(ROBUST, ROBUST_SCALE, dict.fromkeys(alone, FREE), weak_priors(first[0], alone), solver=ROUGH)
+    kept, fit = detections, first
+    for _ in range(2):
+        adjusted = adjust_boards(*fit, kept, bundle)
+        fit = adjusted.rig, adjusted.board_R, adjusted.board_t
+        residuals = corner_residuals(*fit, detections)
+        noise = np.nan_to_num([corner_noise(view) for view in residuals])
+        gate = options.reject_sigmas * np.maximum(noise, LEAST_NOISE_PX)
+        wrong = np.linalg.norm(residuals, axis=-1) > gate[:, None, None]
+        factor = corner_noise(residuals / detections.sigma[..., None])
+        kept = replace(
+            detections,
+            corners=np.where(wrong[..., None], np.nan, detections.corners),
+            sigma=detections.sigma * max(factor, np.finfo(float).eps),
+        )
+        bundle = replace(bundle, loss="linear")
+    return kept, fit
+
+
+def _held_out(kept: BoardDetections, detections: BoardDetections, result: BundleResult, known: Knowledge) -> float:
+    """px rms of all corners: cameras fitted on every second frame, boards of the others posed, and vice versa."""
+    posed = np.flatnonzero(np.isfinite(result.board_t[..., 0]).any(axis=1))
+    if len(posed) < 2 * LEAST_FOLD:
+        return float("nan")
+    errors = np.full(detections.corners.shape, np.nan)
+    for fold in (0, 1):
+        fit, test = posed[fold::2], posed[1 - fold :: 2]
+        cameras = adjust_boards(result.rig, *_only(result, fit), kept, known.options()).rig
+        boards = adjust_boards(cameras, *_only(result, test), kept, BundleOptions(fixed=cameras.names, solver=ROUGH))
+        errors[:, test] = corner_residuals(cameras, boards.board_R, boards.board_t, detections)[:, test]
+    return rms(errors)
+
+
+def _only(result: BundleResult, frames: NDArray[np.intp]) -> tuple[Array, Array]:
+    """The board poses of these frames; NaN elsewhere."""
+    R, t = np.full_like(result.board_R, np.nan), np.full_like(result.board_t, np.nan)
+    R[frames], t[frames] = result.board_R[frames], result.board_t[frames]
+    return R, t

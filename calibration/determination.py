@@ -1,0 +1,121 @@
+"""Which intrinsics does this footage determine, and how well? The spread of every parameter over parts of the footage.
+
+The covariance of a fit trusts its residuals to be independent. Corners of one image share blur, a bent board and a
+wrong moment, so it is far too small on real footage. Here blocks of consecutive frames are left out in turn (Efron
+1982, The Jackknife; Quenouille's blocks), which also sees errors that are common to a block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.bundle import BundleOptions, BundleResult, board_system
+from calibration.rig import RIG_PARAMETERS
+from calibration.solver import SchurSystem
+
+if TYPE_CHECKING:
+    from calibration.board import BoardDetections
+
+__all__ = ["N_BLOCKS", "Spread", "corner_noise", "intrinsic_spread"]
+
+Array = NDArray[np.float64]
+
+N_BLOCKS = 10
+"""Blocks of consecutive frames that are left out in turn."""
+LEAST_BLOCKS = 3
+SMALLEST_EIGENVALUE = 1e-12
+"""Relative to the parameters' own scale; a direction below it is known to nobody and gets this much information."""
+
+
+NORMAL_QUARTILE = 0.6745
+"""Half of all values of a normal distribution are within this many standard deviations."""
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """Standard deviations (views, 12) over INTRINSIC_PARAMETERS, 0 where held.
+
+    formal: from the normal equations, priors included, with the residuals' own variance. jackknife: over blocks of
+    frames, inf where fewer than three blocks have a board.
+    """
+
+    formal: Array
+    jackknife: Array
+
+    @property
+    def larger(self) -> Array:
+        """(views, 12) the larger of the two: a flat direction shows in the first, errors common to a block in the
+        second."""
+        return np.maximum(self.formal, self.jackknife)
+
+
+def intrinsic_spread(
+    result: BundleResult, detections: BoardDetections, options: BundleOptions, n_blocks: int = N_BLOCKS
+) -> Spread:
+    """How far the intrinsics of an adjusted rig may be trusted.
+
+    result: of `adjust_boards(..., detections, options)`. A block's absence moves the parameters by one Gauss-Newton
+    step from the optimum, (S - S_block)^-1 g_block with board poses eliminated; the steps' scatter is the jackknife's.
+    """
+    posed = np.isfinite(result.board_t.reshape(len(result.board_t), -1)).any(axis=1)
+    blocks = np.array_split(np.flatnonzero(posed), min(n_blocks, int(posed.sum())))
+    data = replace(options, priors={})
+    parts = [_reduced(board_system(result.rig, *_only(result, block), detections, data)) for block in blocks]
+    free = np.diagonal(sum(H for H, _ in parts)) > 0
+    views = len(result.rig)
+    precision = np.zeros((views, len(RIG_PARAMETERS)))
+    for name, (_, sigma) in options.priors.items():
+        precision[result.rig.index(name), 6:] = 1.0 / np.asarray(sigma, dtype=np.float64) ** 2
+    total = sum(H for H, _ in parts) + np.diag(precision.ravel() * free)
+    formal = _expand(np.sqrt(result.variance * np.diagonal(_inverse(total[np.ix_(free, free)]))), free, views)
+    if len(blocks) < LEAST_BLOCKS:
+        return Spread(formal, np.where(formal > 0, np.inf, 0.0))
+    steps = np.stack([_inverse((total - H)[np.ix_(free, free)]) @ g[free] for H, g in parts])
+    scatter = np.sqrt((len(blocks) - 1) / len(blocks) * ((steps - steps.mean(axis=0)) ** 2).sum(axis=0))
+    return Spread(formal, _expand(scatter, free, views))
+
+
+def corner_noise(residuals: Array, n_parameters: int = 0) -> float:
+    """px, the scatter of one coordinate of the corners, from the median: misdetections do not count.
+
+    residuals (..., 2), NaN where unseen; n_parameters: fitted to them. NaN where there is none.
+    """
+    size = np.abs(residuals[np.isfinite(residuals)])
+    if not len(size):
+        return float("nan")
+    return float(np.median(size) / NORMAL_QUARTILE * np.sqrt(len(size) / max(len(size) - n_parameters, 1)))
+
+
+def _only(result: BundleResult, frames: NDArray[np.intp]) -> tuple[Array, Array]:
+    """The board poses of these frames; NaN elsewhere."""
+    R, t = np.full_like(result.board_R, np.nan), np.full_like(result.board_t, np.nan)
+    R[frames], t[frames] = result.board_R[frames], result.board_t[frames]
+    return R, t
+
+
+def _reduced(system: SchurSystem) -> tuple[Array, Array]:
+    """Normal equations (A, A) and gradient (A,) of the shared parameters alone, the blocks at their optimum."""
+    eliminated = np.linalg.solve(
+        system.H_bb, np.concatenate((system.H_ab.transpose(0, 2, 1), system.g_b[..., None]), axis=2)
+    )
+    flat = system.H_ab.transpose(1, 0, 2).reshape(len(system.g_a), -1) @ eliminated.reshape(-1, len(system.g_a) + 1)
+    return system.H_aa - flat[:, :-1], system.g_a - flat[:, -1]
+
+
+def _inverse(matrix: Array) -> Array:
+    """Inverse of a symmetric matrix, its eigenvalues bounded from below relative to its diagonal."""
+    scale = np.sqrt(np.maximum(np.diagonal(matrix), np.finfo(float).tiny))
+    values, vectors = np.linalg.eigh(matrix / np.outer(scale, scale))
+    vectors = vectors / np.sqrt(np.maximum(values, SMALLEST_EIGENVALUE)) / scale[:, None]
+    return vectors @ vectors.T
+
+
+def _expand(values: Array, free: NDArray[np.bool_], views: int) -> Array:
+    """Values of the free parameters -> (views, 12), 0 where held."""
+    full = np.zeros(len(free))
+    full[free] = values
+    return full.reshape(views, len(RIG_PARAMETERS))[:, 6:]

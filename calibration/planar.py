@@ -1,0 +1,157 @@
+"""From where can one camera have seen a flat board? The two poses that explain its corners, for every frame.
+
+Seen from one place, a flat board has two poses of nearly the same pixels (its tilt towards and away from the camera);
+which one is true is for the other views or the sequence to say. A second pose that clearly fits worse is dropped here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.camera import Intrinsics, pixels_from_camera, rays_from_pixels
+from calibration.transforms import apply, skew
+
+if TYPE_CHECKING:
+    from calibration.board import BoardDetections
+
+__all__ = ["MIN_CORNERS", "BoardViews", "board_views", "plane_poses"]
+
+Array = NDArray[np.float64]
+
+MIN_CORNERS = 6
+"""A board of which a view sees fewer corners, or only corners on one line, gives no pose of its own."""
+SECOND_POSE_RATIO = 2.0
+"""The second pose is kept where its rms error is at most this many times the first one's."""
+LEAST_FORWARD = 0.05
+"""Rays nearer than this to the image plane (z of the unit ray) take no part: the homography lives on x/z."""
+
+
+@dataclass(frozen=True, eq=False)
+class BoardViews:
+    """What one camera alone says about every board of every frame.
+
+    R (frames, boards, 2, 3, 3), t (frames, boards, 2, 3): cam_from_board, the better pose first; NaN where there is
+    none. error (frames, boards, 2): px rms of the corners, NaN where there is no pose. n_corners (frames, boards):
+    corners seen.
+    """
+
+    R: Array
+    t: Array
+    error: Array
+    n_corners: NDArray[np.int64]
+
+
+def board_views(detections: BoardDetections, view: str, intrinsics: Intrinsics) -> BoardViews:
+    """The poses of every board that the camera `view` sees with at least `MIN_CORNERS` corners not on one line."""
+    xy = np.asarray(detections.corners[list(detections.view_names).index(view)], dtype=np.float64)
+    rays = rays_from_pixels(xy, intrinsics)
+    rays[~(rays[..., 2] > LEAST_FORWARD)] = np.nan
+    flat = rays[..., :2] / rays[..., 2:]
+    shape = (len(xy), len(detections.boards))
+    R, t, error = np.full((*shape, 2, 3, 3), np.nan), np.full((*shape, 2, 3), np.nan), np.full((*shape, 2), np.nan)
+    n_corners = np.zeros(shape, dtype=np.int64)
+    for board in range(shape[1]):
+        corners = np.flatnonzero(np.asarray(detections.board_index) == board)
+        points = detections.object_points[corners]
+        seen = np.isfinite(flat[:, corners, 0])
+        seen[(seen.sum(axis=1) < MIN_CORNERS) | _on_one_line(points, seen)] = False
+        n_corners[:, board] = seen.sum(axis=1)
+        rows = np.flatnonzero(n_corners[:, board])
+        R[rows, board], t[rows, board] = plane_poses(points[:, :2], flat[rows][:, corners])
+        pixels = pixels_from_camera(apply(R[rows, board], t[rows, board], points), intrinsics)
+        squared = np.where(seen[rows, None], ((pixels - xy[rows][:, None, corners]) ** 2).sum(axis=-1), 0.0)
+        error[rows, board] = np.sqrt(squared.sum(axis=-1) / n_corners[rows, board, None])
+    return _sorted_by_error(R, t, error, n_corners)
+
+
+def plane_poses(plane: Array, flat: Array) -> tuple[Array, Array]:
+    """The two poses cam_from_plane of a plane at whose points (n, 2) the camera sees flat (..., n, 2) = x/z, y/z; NaN =
+    unseen.
+
+    R (..., 2, 3, 3), t (..., 2, 3), in no order. Infinitesimal plane-based pose estimation (Collins and Bartoli 2014,
+    section 4): the homography's derivative at the middle of the seen points fixes the rotation up to a reflection.
+    """
+    seen = np.isfinite(flat[..., 0])
+    weight = seen / seen.sum(axis=-1, keepdims=True)
+    flat = np.where(seen[..., None], flat, 0.0)
+    middle = np.einsum("...n,nx->...x", weight, plane)
+    H = _homography(plane - middle[..., None, :], flat, weight)
+    slant = H[..., :2, 2]  # where the middle is seen; H[2, 2] = 1
+    J = H[..., :2, :2] - slant[..., :, None] * H[..., None, 2, :2]
+    turn = _turn_to(slant)
+    B = turn[..., :2, :2] - slant[..., :, None] * turn[..., None, 2, :2]
+    A = np.linalg.solve(B, J)
+    A /= np.linalg.norm(A, ord=2, axis=(-2, -1))[..., None, None]
+    rest = np.eye(2) - np.swapaxes(A, -1, -2) @ A
+    last = np.sqrt(np.maximum(np.stack((rest[..., 0, 0], rest[..., 1, 1]), axis=-1), 0.0))
+    last[..., 1] *= np.where(rest[..., 0, 1] < 0, -1.0, 1.0)
+    columns = np.stack([np.concatenate((A, sign * last[..., None, :]), axis=-2) for sign in (1.0, -1.0)], axis=-3)
+    R = np.concatenate((columns, np.cross(columns[..., 0], columns[..., 1])[..., None]), axis=-1)
+    R = turn[..., None, :, :] @ R
+    return R, _shift(plane, flat[..., None, :, :], weight[..., None, :], R)
+
+
+def _homography(plane: Array, flat: Array, weight: Array) -> Array:
+    """(..., 3, 3) with flat ~ H (plane, 1), H[2, 2] = 1: direct linear transform, both sides scaled to unit spread."""
+    scale = np.sqrt(np.einsum("...n,...nx->...", weight, plane**2))[..., None, None]
+    middle = np.einsum("...n,...nx->...x", weight, flat)[..., None, :]
+    spread = np.sqrt(np.einsum("...n,...nx->...", weight, (flat - middle) ** 2))[..., None, None]
+    source = np.concatenate((plane / scale, np.ones((*plane.shape[:-1], 1))), axis=-1)
+    target = (flat - middle) / spread
+    rows = np.zeros((*target.shape, 9))
+    for i in range(2):
+        rows[..., i, 3 * i : 3 * i + 3] = source
+        rows[..., i, 6:] = -target[..., i, None] * source
+    rows = (np.sqrt(weight)[..., None, None] * rows).reshape(*weight.shape[:-1], 2 * weight.shape[-1], 9)
+    normal = np.swapaxes(rows, -1, -2) @ rows
+    H = np.linalg.eigh(normal)[1][..., :, 0].reshape(*normal.shape[:-2], 3, 3)
+    H = np.concatenate((spread * H[..., :2, :] + np.swapaxes(middle, -1, -2) * H[..., 2:, :], H[..., 2:, :]), axis=-2)
+    H[..., :2] /= scale
+    return H / H[..., 2:, 2:]
+
+
+def _turn_to(slant: Array) -> Array:
+    """The smallest rotation (..., 3, 3) that turns the axis (0, 0, 1) to the ray through slant (..., 2)."""
+    ray = np.concatenate((slant, np.ones((*slant.shape[:-1], 1))), axis=-1)
+    ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
+    cross = skew(np.stack((-ray[..., 1], ray[..., 0], np.zeros(ray.shape[:-1])), axis=-1))
+    return np.eye(3) + cross + cross @ cross / (1.0 + ray[..., 2, None, None])
+
+
+def _shift(plane: Array, flat: Array, weight: Array, R: Array) -> Array:
+    """t (..., 3) that brings the turned plane to where it is seen, linear least squares."""
+    turned = plane @ np.swapaxes(R[..., :2], -1, -2)
+    right = flat * turned[..., 2:] - turned[..., :2]
+    normal, gradient = np.zeros((*weight.shape[:-1], 3, 3)), np.zeros((*R.shape[:-2], 3))
+    sums = np.einsum("...n,...nx->...x", weight, flat)
+    normal[..., 0, 0] = normal[..., 1, 1] = 1.0
+    normal[..., :2, 2] = normal[..., 2, :2] = -sums
+    normal[..., 2, 2] = np.einsum("...n,...nx->...", weight, flat**2)
+    gradient[..., :2] = np.einsum("...n,...nx->...x", weight, right)
+    gradient[..., 2] = -np.einsum("...n,...nx->...", weight, flat * right)
+    return np.linalg.solve(normal, gradient[..., None])[..., 0]
+
+
+def _on_one_line(points: Array, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(frames,) whether the seen ones (frames, n) of points (n, 3) on a board have no breadth."""
+    weight = seen / np.maximum(seen.sum(axis=1, keepdims=True), 1)
+    mean = weight @ points[:, :2]
+    second = np.einsum("fn,ni,nj->fij", weight, points[:, :2], points[:, :2], optimize=True)
+    spread = np.linalg.eigvalsh(second - mean[:, :, None] * mean[:, None, :])
+    line: NDArray[np.bool_] = spread[:, 0] < 1e-6 * spread[:, 1]
+    return line
+
+
+def _sorted_by_error(R: Array, t: Array, error: Array, n_corners: NDArray[np.int64]) -> BoardViews:
+    """The better pose first; the second only where it is nearly as good."""
+    order = np.argsort(error, axis=-1, kind="stable")
+    error = np.take_along_axis(error, order, axis=-1)
+    R = np.take_along_axis(R, order[..., None, None], axis=2)
+    t = np.take_along_axis(t, order[..., None], axis=2)
+    worse = ~(error[..., 1] <= SECOND_POSE_RATIO * error[..., 0])
+    R[worse, 1], t[worse, 1], error[worse, 1] = np.nan, np.nan, np.nan
+    return BoardViews(R, t, error, n_corners)

@@ -1,0 +1,295 @@
+"""What is a calibration worth? Per camera, held out, coverage, metric scale, and warnings by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.bundle import BundleResult
+from calibration.determination import corner_noise
+from calibration.extrinsics import camera_graph
+from calibration.geometry import triangulate_linear
+from calibration.held import Knowledge
+from calibration.intrinsics import FREE, IntrinsicsEstimate
+from calibration.planar import MIN_CORNERS
+from calibration.rig import CameraRig
+from calibration.transforms import apply
+
+if TYPE_CHECKING:
+    from calibration.board import BoardDetections
+
+__all__ = [
+    "CalibrationReport",
+    "CameraReport",
+    "SquareReport",
+    "corner_residuals",
+    "coverage",
+    "make_report",
+    "rms",
+    "square_lengths",
+]
+
+Array = NDArray[np.float64]
+
+LABELS = ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3")
+"""What the first of INTRINSIC_PARAMETERS are called in a pinhole camera."""
+LEAST_COVERAGE, LEAST_COMMON, MOST_REJECTED, MOST_MISFIT, MOST_SCALE_ERROR = 0.2, 10, 0.02, 3.0, 0.005
+"""A warning is due below this share of the image, these common frames with any other camera, above this share of
+rejected corners, this ratio of a camera's noise in the rig and alone, this relative error of the mean square."""
+COVERAGE_CELLS = (8, 6)
+"""Columns and rows of cells into which an image is cut to say how much of it the corners reach."""
+
+
+@dataclass(frozen=True)
+class CameraReport:
+    """One camera. corners: detected; boards: seen well enough to be placed; rejected: corners not fitted
+    (misdetections).
+
+    rms, rms_kept: px, of all corners and without the rejected ones. noise: px, scatter of one coordinate in the rig;
+    noise_alone: in its own images alone, NaN where its intrinsics were given. coverage: share of the image that corners
+    reach. focal, focal_sigma: px, mean of fx and fy, and its uncertainty (0: given). intrinsics: "given", "adjusted" or
+    "held"; held: names of parameters that the footage does not determine; reason: why.
+    """
+
+    name: str
+    corners: int
+    boards: int
+    rejected: int
+    rms: float
+    rms_kept: float
+    noise: float
+    noise_alone: float
+    coverage: float
+    focal: float
+    focal_sigma: float
+    intrinsics: str
+    held: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SquareReport:
+    """Distances of neighbouring corners of one board, corners triangulated linearly: mean and SD in the rig's unit."""
+
+    nominal: float
+    mean: float
+    sd: float
+    count: int
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """The whole rig. rms, n_corners: px, every detected corner to the rigid board at its adjusted pose, outliers
+    included.
+
+    rms_kept: after rejection of n_rejected corners. n_unplaced: corners of boards that no camera sees well enough to
+    place; they are in no rms. rms_held_out: px, cameras fitted on half of the frames and boards posed on the other
+    half, both ways. links: (camera, camera, frames in which both see a board). warnings: each names its camera and the
+    remedy.
+    """
+
+    unit: str
+    cameras: tuple[CameraReport, ...]
+    rms: float
+    n_corners: int
+    rms_kept: float
+    n_rejected: int
+    n_unplaced: int
+    rms_held_out: float
+    squares: tuple[SquareReport, ...]
+    links: tuple[tuple[str, str, int], ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: plain dicts, lists, numbers; None for NaN."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+    def text(self) -> str:
+        """Plain text, a line per camera."""
+        lines = [
+            f"board error {self.rms:.3f} px rms over all {self.n_corners} corners "
+            f"({self.rms_kept:.3f} without {self.n_rejected} rejected; held out {self.rms_held_out:.3f})"
+        ]
+        if self.n_unplaced:
+            lines.append(f"{self.n_unplaced} more corners are on boards seen too little to be placed")
+        lines += [
+            f"squares {square.mean:.3f} {self.unit} (nominal {square.nominal:g}), SD {square.sd:.3f}, "
+            f"{square.count} triangulated pairs of corners"
+            for square in self.squares
+        ]
+        width = max(len(camera.name) for camera in self.cameras)
+        for camera in self.cameras:
+            sigma = f" ± {camera.focal_sigma:.1f}" if camera.focal_sigma > 0 else ""
+            held = f" ({', '.join(camera.held)} held)" if camera.held else ""
+            lines.append(
+                f"{camera.name:{width}}  {camera.corners:6d} corners on {camera.boards:4d} "
+                f"boards  rms {camera.rms:.3f} px  covers "
+                f"{camera.coverage:4.0%}  focal {camera.focal:.1f}{sigma} px, {camera.intrinsics}{held}"
+            )
+        lines += [f"{a} - {b}: {count} common frames" for a, b, count in self.links]
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        return "\n".join(lines)
+
+
+def make_report(
+    detections: BoardDetections,
+    kept: BoardDetections,
+    result: BundleResult,
+    known: Knowledge,
+    alone: Mapping[str, IntrinsicsEstimate],
+    rms_held_out: float,
+) -> CalibrationReport:
+    """The report on an adjusted rig. kept: the detections without the rejected corners; alone: by camera without given
+    intrinsics, what its own images say. Views in the detections' order, which is the rig's."""
+    residuals = corner_residuals(result.rig, result.board_R, result.board_t, detections)
+    seen, fitted = np.isfinite(detections.corners[..., 0]), np.isfinite(kept.corners[..., 0])
+    cameras = tuple(
+        _camera_report(v, detections, seen[v], fitted[v], residuals[v], result.rig, known, alone)
+        for v in range(len(result.rig))
+    )
+    links = tuple((a, b, int(edge["common"])) for a, b, edge in camera_graph(detections).edges(data=True))
+    squares = square_lengths(result.rig, kept)
+    n_corners = int(np.isfinite(residuals[..., 0]).sum())
+    return CalibrationReport(
+        unit=result.rig.unit,
+        cameras=cameras,
+        rms=rms(residuals),
+        n_corners=n_corners,
+        rms_kept=rms(residuals[fitted]),
+        n_rejected=int((seen & ~fitted).sum()),
+        n_unplaced=int(seen.sum()) - n_corners,
+        rms_held_out=rms_held_out,
+        squares=squares,
+        links=links,
+        warnings=_warnings(cameras, links, squares),
+    )
+
+
+def _camera_report(
+    v: int,
+    detections: BoardDetections,
+    seen: NDArray[np.bool_],
+    fitted: NDArray[np.bool_],
+    residuals: Array,
+    rig: CameraRig,
+    known: Knowledge,
+    alone: Mapping[str, IntrinsicsEstimate],
+) -> CameraReport:
+    name, intrinsics = rig.names[v], rig.cameras[v].intrinsics
+    own, index = alone.get(name), np.asarray(detections.board_index)
+    boards = sum(int((seen[:, index == b].sum(axis=1) >= MIN_CORNERS).sum()) for b in range(len(detections.boards)))
+    held = () if own is None else tuple(LABELS[c] for c in np.flatnonzero(FREE & ~known.free[name]))
+    return CameraReport(
+        name=name,
+        corners=int(seen.sum()),
+        boards=boards,
+        rejected=int((seen & ~fitted).sum()),
+        rms=rms(residuals),
+        rms_kept=rms(residuals[fitted]),
+        noise=corner_noise(residuals),
+        noise_alone=float("nan") if own is None else own.noise,
+        coverage=coverage(detections.corners[v], intrinsics.size),
+        focal=float(intrinsics.parameters[:2].mean()),
+        focal_sigma=0.0 if own is None else float(known.sigma[name][:2].mean()),
+        intrinsics="given" if own is None else "held" if name in known.reason else "adjusted",
+        held=held,
+        reason=known.reason.get(name, ""),
+    )
+
+
+def _warnings(
+    cameras: Sequence[CameraReport], links: Sequence[tuple[str, str, int]], squares: Sequence[SquareReport]
+) -> tuple[str, ...]:
+    said = []
+    for camera in cameras:
+        who = f"{camera.name}: "
+        if camera.reason:
+            said.append(
+                f"{who}its focal length is not determined by this footage: {camera.reason}; film the board "
+                "tilted by 30 to 60 degrees, near and far, all over this camera's image, or give intrinsics "
+                "from footage of it alone"
+            )
+        if camera.noise > MOST_MISFIT * camera.noise_alone:
+            said.append(
+                f"{who}corners scatter by {camera.noise:.2f} px in the rig, but by {camera.noise_alone:.2f} "
+                "px in its own images; move the board slowly, and check that the cameras are synchronous, the "
+                "board flat and no camera was moved"
+            )
+        if camera.coverage < LEAST_COVERAGE:
+            said.append(
+                f"{who}corners reach only {camera.coverage:.0%} of its image, distortion elsewhere is a guess; film "
+                "the board near the edges too"
+            )
+        if camera.rejected > MOST_REJECTED * camera.corners:
+            said.append(f"{who}{camera.rejected} of {camera.corners} corners rejected; look at its footage")
+        common = max((n for a, b, n in links if camera.name in (a, b)), default=0)
+        if len(cameras) > 1 and common < LEAST_COMMON:
+            said.append(
+                f"{who}sees a board together with another camera in only {common} frames; film more where they overlap"
+            )
+    said += [
+        f"board: squares of {s.nominal:g} come out as {s.mean:.3f}; check that the board is flat and its size right"
+        for s in squares
+        if abs(s.mean / s.nominal - 1) > MOST_SCALE_ERROR
+    ]
+    return tuple(said)
+
+
+def corner_residuals(rig: CameraRig, board_R: Array, board_t: Array, detections: BoardDetections) -> Array:
+    """(views, frames, corners, 2) px, projected - measured, for every corner of a placed board; views in the rig's
+    order.
+
+    board_R (frames, boards, 3, 3), board_t (frames, boards, 3): world_from_board. NaN where unseen or not placed.
+    """
+    index, points = np.asarray(detections.board_index), detections.object_points
+    out = np.full((len(rig), *detections.corners.shape[1:]), np.nan)
+    for board in range(board_t.shape[1]):
+        corners = np.flatnonzero(index == board)
+        world = apply(board_R[:, board], board_t[:, board], points[corners])
+        for v, camera in enumerate(rig):
+            measured = detections.corners[list(detections.view_names).index(camera.name)][:, corners]
+            out[v][:, corners] = camera.project(world) - measured
+    return out
+
+
+def rms(residuals: Array) -> float:
+    """Root of the mean squared length of residuals (..., 2), NaN left out; NaN where there is none."""
+    squared = (residuals**2).sum(axis=-1)
+    squared = squared[np.isfinite(squared)]
+    return float(np.sqrt(squared.mean())) if len(squared) else float("nan")
+
+
+def square_lengths(rig: CameraRig, detections: BoardDetections) -> tuple[SquareReport, ...]:
+    """Neighbouring corners triangulated linearly from every view that sees them, one report per board."""
+    order = [list(detections.view_names).index(name) for name in rig.names]
+    views, frames, corners, _ = detections.corners.shape
+    points = triangulate_linear(detections.corners[order].reshape(views, -1, 2), rig).reshape(frames, corners, 3)
+    reports = []
+    for b, board in enumerate(detections.boards):
+        first, second = (np.flatnonzero(np.asarray(detections.board_index) == b)[board.neighbours]).T
+        lengths = np.linalg.norm(points[:, first] - points[:, second], axis=-1)
+        lengths = lengths[np.isfinite(lengths)]
+        mean, sd = (float(lengths.mean()), float(lengths.std())) if len(lengths) else (float("nan"), float("nan"))
+        reports.append(SquareReport(float(board.square_length), mean, sd, len(lengths)))
+    return tuple(reports)
+
+
+def coverage(xy: Array, size: Sequence[int]) -> float:
+    """Share of the cells of an image of size (width, height) in which a corner (..., 2) px was seen."""
+    seen = xy[np.isfinite(xy).all(axis=-1)]
+    cells = ((seen + 0.5) / np.asarray(size, dtype=np.float64) * COVERAGE_CELLS).astype(int)
+    cells = np.clip(cells, 0, np.array(COVERAGE_CELLS) - 1)
+    return len(np.unique(cells, axis=0)) / (COVERAGE_CELLS[0] * COVERAGE_CELLS[1])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value

@@ -1,0 +1,271 @@
+"""What can be typed? One short function per command; what it needs is imported inside, so that --help is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from pose3d import __version__
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="pose3d",
+    version=__version__,
+    suppress_keyboard_interrupt=False,
+    result_action="return_value",
+    help="From synchronised cameras to named 3D animals, with honest uncertainty. "
+    "Begin with `pose3d demo`; for your own data: `pose3d new FOLDER`.",
+)
+
+Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSON object instead of tables and bars")]
+Force = Annotated[bool, Parameter(negative="", help="do the work again although nothing has changed")]
+
+
+@app.command
+def new(folder: Path, *, force: Force = False, json: Json = False) -> None:
+    """Write a commented pose3d.toml for a folder, from the cameras, footage and 2D poses that are in it.
+
+    Parameters
+    ----------
+    folder: of the session; see the README for the layout, which patterns in the file can change
+    """
+    from pose3d.console import say, tell_json
+    from pose3d.scaffold import write_session
+
+    path, found = write_session(folder, force=force)
+    if json:
+        tell_json({"file": path, "found": found})
+        return
+    for line in found:
+        say(line)
+    say(f"{path} written; read it, then: pose3d run {folder}")
+
+
+@app.command
+def run(
+    session: Path,
+    *,
+    data: Path | None = None,
+    output: Path | None = None,
+    recording: str | None = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Do all that a session file says: calibrate, read 2D poses, identify, triangulate, refine, export, draw.
+
+    Parameters
+    ----------
+    session: a TOML file, or a folder with a pose3d.toml
+    data: folder that the file's patterns are relative to; only read from (default: the file's folder)
+    output: folder of the results (default: `results` beside the file)
+    recording: only this one
+    """
+    from pose3d.config import load_session
+    from pose3d.console import progress_bars, show_reports
+    from pose3d.pipeline import run_session
+
+    told = load_session(session, data, output)
+    with progress_bars(quiet=json) as progress:
+        show_reports(run_session(told, recording, force=force, progress=progress), json=json)
+
+
+@app.command
+def calibrate(
+    folder: Path,
+    *,
+    board: Path,
+    output: Path,
+    intrinsics: Path | None = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Calibrate cameras from footage of a board.
+
+    Parameters
+    ----------
+    folder: <camera>.mp4 or <camera>/ of images, one for each camera
+    board: the board's description, board.toml
+    output: the calibration to write, such as calibration.toml
+    intrinsics: folder with footage of each camera alone, or a calibration whose intrinsics are taken as they are
+    """
+    from pose3d.console import progress_bars, show_reports
+    from pose3d.pipeline import calibrate_folder
+
+    with progress_bars(quiet=json) as progress:
+        report = calibrate_folder(folder, board, output, intrinsics, force=force, progress=progress)
+    show_reports([report], json=json)
+
+
+@app.command
+def reconstruct(
+    poses2d: Path,
+    *,
+    calibration: Path,
+    output: Path,
+    unit: str | None = None,
+    individuals: int | None = None,
+    poses2d_format: Annotated[str | None, Parameter(name="--format")] = None,
+    fps: float | None = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """2D poses of several cameras and their calibration in, named 3D poses out.
+
+    Parameters
+    ----------
+    poses2d: folder with a file or folder of 2D poses for each camera, by its name
+    calibration: calibration.toml, ours, aniposelib's or Pose2Sim's
+    output: .nc (everything), .csv (a plain table) or .trc
+    unit: of the calibration's lengths, where its file does not say
+    individuals: how many animals there are (default: as many as are seen)
+    poses2d_format: of the 2D poses, where the files do not tell
+    fps: frames/s, where the files do not say
+    """
+    from pose3d.console import progress_bars, show_reports
+    from pose3d.pipeline import reconstruct_folder
+
+    with progress_bars(quiet=json) as progress:
+        reports = reconstruct_folder(
+            poses2d,
+            calibration,
+            output,
+            unit=unit,
+            individuals=individuals,
+            file_format=poses2d_format,
+            fps=fps,
+            force=force,
+            progress=progress,
+        )
+        show_reports(reports, json=json)
+
+
+@app.command
+def render(
+    poses3d: Path,
+    *,
+    calibration: Path,
+    output: Path | None = None,
+    frame: int | None = None,
+    unit: str | None = None,
+    videos: Path | None = None,
+    poses2d: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Draw 3D poses: the scene, or with --poses2d all views of the footage with detections and reprojections.
+
+    Parameters
+    ----------
+    poses3d: the 3D poses
+    calibration: the rig that they were made with
+    output: .png of one moment or .mp4 of all (default: a window to look around in)
+    frame: which moment a picture shows (default: the one with most keypoints)
+    unit: of the lengths, where a file does not say
+    videos: folder with <camera>.mp4 or <camera>/ of images
+    poses2d: folder of 2D poses of the same frames, such as results/<recording>/poses2d
+    """
+    from pose3d.console import progress_bars, say, tell_json
+    from pose3d.stages.pictures import show_files
+
+    with progress_bars(quiet=json) as progress:
+        show_files(
+            poses3d, calibration, output, frame=frame, unit=unit, videos=videos, poses2d=poses2d, progress=progress
+        )
+    if json:
+        tell_json({"output": output})
+    elif output is not None:
+        say(f"{output} written")
+
+
+@app.command
+def evaluate(truth: Path, estimate: Path, *, unit: str | None = None, json: Json = False) -> None:
+    """Compare poses with the truth: distances, delivered share, identity errors.
+
+    Parameters
+    ----------
+    truth: poses, 2D or 3D, in any format
+    estimate: poses of the same keypoints
+    unit: of the lengths, where a file does not say
+    """
+    from pose3d.console import show_numbers, tell_json
+    from pose3d.evaluation import evaluate_pose, evaluate_tracks
+    from pose3d.files import load_poses
+
+    known, found = load_poses(truth, unit=unit), load_poses(estimate, unit=unit)
+    pose, tracks = evaluate_pose(known, found).to_dict(), evaluate_tracks(known, found).to_dict()
+    if json:
+        tell_json({"pose": pose, "tracks": tracks})
+        return
+    show_numbers(f"{estimate} against {truth}: pose", pose)
+    show_numbers("identity", tracks)
+
+
+@app.command
+def convert(
+    source: Path,
+    output: Path,
+    *,
+    source_format: Annotated[str | None, Parameter(name="--from")] = None,
+    output_format: Annotated[str | None, Parameter(name="--to")] = None,
+    unit: str | None = None,
+    fps: float | None = None,
+    json: Json = False,
+) -> None:
+    """Turn poses of one format into another.
+
+    Parameters
+    ----------
+    source: a file, or a folder of OpenPose JSON
+    output: what to write
+    source_format: native, sleap, sleap_analysis, deeplabcut, openpose, openpose_body25, openpose_body25b, trc or csv
+    output_format: native, csv, trc or deeplabcut (default: by the ending)
+    unit: of 3D lengths, where the file does not say
+    fps: frames/s, where the file does not say
+    """
+    from pose3d.console import say, tell_json
+    from pose3d.files import load_poses, save_poses
+
+    poses = load_poses(source, source_format, unit=unit, fps=fps)
+    save_poses(output, poses, output_format)
+    shape = dict(zip(("frames", "individuals", "keypoints", "dimensions"), poses.shape, strict=True))
+    if json:
+        tell_json({"output": output, "unit": poses.unit} | shape)
+    else:
+        say(f"{output} written: {', '.join(f'{count} {what}' for what, count in shape.items())}, in {poses.unit}")
+
+
+@app.command
+def demo(*, output: Path = Path("demo"), seed: int = 0, json: Json = False) -> None:
+    """Make a recording of three walking animals, run everything on it, and compare each stage with the truth.
+
+    Parameters
+    ----------
+    output: folder to leave it all in
+    seed: of the animals' ways and the detector's faults
+    """
+    from pose3d.console import progress_bars, show_reports
+    from pose3d.demo import run_demo
+
+    with progress_bars(quiet=json) as progress:
+        show_reports(run_demo(output, seed, progress=progress), json=json)
+
+
+def main(tokens: list[str] | None = None) -> None:
+    """Run a command. Exit code 0; 1 with one message for what the user can put right; 130 when interrupted."""
+    try:
+        app(tokens)
+    except (Exception, KeyboardInterrupt) as error:
+        from pose3d.console import EXIT_FAILED, EXIT_INTERRUPTED, complain, message_for
+
+        message = message_for(error)
+        if message is None:
+            raise
+        complain(message)
+        sys.exit(EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    main()

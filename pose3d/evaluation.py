@@ -1,0 +1,298 @@
+"""How good is an estimate? Distances and identities against a truth; a camera against what the others predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from calibration.errors import InputError
+from calibration.rig import CameraRig
+from pose3d.poses import Groups, Poses
+from pose3d.skeleton import Skeleton
+
+__all__ = [
+    "PoseErrors",
+    "TrackErrors",
+    "TrackOptions",
+    "evaluate_pose",
+    "evaluate_tracks",
+    "left_out_errors",
+    "reprojection_distances",
+]
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PoseErrors:
+    """Distances between truth and estimate, in their unit, over all keypoints that the truth holds.
+
+    delivered: share of the truth's keypoints that the estimate holds. n: keypoints compared. keypoint_median: by name.
+    size: the animals' size in the same unit, median over frames of the truth's largest keypoint distance: what the
+    percentages of the body length are taken of. Distances are NaN where nothing was delivered.
+    """
+
+    unit: str
+    n: int
+    delivered: float
+    median: float
+    rms: float
+    p95: float
+    keypoint_median: dict[str, float]
+    size: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """d0: distance at which the similarity max(0, 1 - mean distance / d0) of two poses is zero, in the unit of the
+    poses;
+    None = the size of the truth's animals. match_at: least similarity of a match."""
+
+    d0: float | None = None
+    match_at: float = 0.5
+
+
+@dataclass(frozen=True)
+class TrackErrors:
+    """Identity over time. Bernardin & Stiefelhagen 2008: mota = 1 - (misses + false_positives + switches) /
+    truths; Ristani et
+    al. 2016: idf1. fragmentations: a followed individual was lost and found again. d0: see TrackOptions."""
+
+    truths: int
+    misses: int
+    false_positives: int
+    switches: int
+    fragmentations: int
+    mota: float
+    idf1: float
+    d0: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON."""
+        return asdict(self)
+
+
+def evaluate_pose(truth: Poses, estimate: Poses) -> PoseErrors:
+    """Distances of the estimate's keypoints from the truth's.
+
+    Frames meet by number, keypoints by name. Individuals meet by identity where both know identities: the
+    assignment over the whole
+    recording that brings most keypoints closest; else frame by frame. A keypoint of the truth without a partner
+    counts as not delivered.
+    Raises InputError when nothing can be compared: other units, no common frame or keypoint.
+    """
+    true, found = _common(truth, estimate)
+    size = _size(true)
+    if np.any(truth.ids >= 0) and np.any(estimate.ids >= 0):
+        true, found = true.by_id(), found.by_id()
+        pairs = _assigned(_gain(true.points, found.points, size)[None])[0]
+        partner = np.tile(pairs, (len(true.frame), 1))
+    else:
+        partner = _assigned(_gain_by_frame(true.points, found.points, size))
+    found = found.take_slots(partner)
+    distance = np.linalg.norm(true.points - found.points, axis=-1)
+    wanted, got = ~true.missing, ~np.isnan(distance)
+    medians = {
+        name: float(np.median(distance[..., k][got[..., k]])) if got[..., k].any() else float("nan")
+        for k, name in enumerate(true.skeleton.keypoints)
+    }
+    median, rms, p95 = _summary(distance[got])
+    delivered = float(got.sum() / wanted.sum()) if wanted.any() else float("nan")
+    return PoseErrors(true.unit, int(got.sum()), delivered, median, rms, p95, medians, size)
+
+
+def evaluate_tracks(truth: Poses, estimate: Poses, options: TrackOptions | None = None) -> TrackErrors:
+    """MOTA, IDF1, switches and fragmentations of the estimate's identities.
+
+    Frames meet by number and keypoints by name; the similarity of two poses in a frame is max(0, 1 - d / d0) with
+    d the mean distance of
+    their common keypoints. Slots without identity (-1) count as false positives. Raises InputError as evaluate_pose.
+    """
+    options = options or TrackOptions()
+    true, found = _common(truth, estimate)
+    d0 = _size(true) if options.d0 is None else options.d0
+    similarity = np.nan_to_num(1.0 - _mean_distance(true.points, found.points) / d0, nan=0.0)
+    allowed = similarity >= options.match_at
+    here = ~np.all(true.missing, axis=2) & (true.ids >= 0)
+    there = ~np.all(found.missing, axis=2)
+    allowed &= here[:, :, None] & there[:, None]
+    matches, switches, fragmentations = _clear(similarity, allowed, true.ids, found.ids)
+    truths, estimates = int(here.sum()), int(there.sum())
+    misses, false_positives = truths - matches, estimates - matches
+    together = _pair_counts(allowed, true.ids, found.ids)
+    rows, columns = linear_sum_assignment(-together)
+    idtp = int(together[rows, columns].sum())
+    mota = 1.0 - (misses + false_positives + switches) / truths if truths else float("nan")
+    idf1 = 2.0 * idtp / (truths + estimates) if truths + estimates else float("nan")
+    return TrackErrors(truths, misses, false_positives, switches, fragmentations, mota, idf1, float(d0))
+
+
+def reprojection_distances(
+    poses: Poses, views: Mapping[str, Poses], groups: Groups, rig: CameraRig
+) -> dict[str, Float]:
+    """{camera: (frames, groups, keypoints)} px between the projected 3D keypoints and the detections grouped with them.
+
+    Slots of the poses are the groups; NaN where either is missing.
+    """
+    distances = {}
+    for column, name in enumerate(groups.view_names):
+        seen = views[name].take_slots(groups.slots[:, :, column])
+        distances[name] = np.linalg.norm(rig[name].project(poses.points) - seen.points, axis=-1)
+    return distances
+
+
+def left_out_errors(
+    views: Mapping[str, Poses],
+    groups: Groups,
+    rig: CameraRig,
+    reconstruct: Callable[[Mapping[str, Poses], Groups, CameraRig], Poses],
+) -> dict[str, Float]:
+    """{camera: (frames, groups, keypoints)} px between a camera's detections and their prediction from all other
+    cameras.
+
+    reconstruct: makes 3D poses, slots = groups, of some views; called once a camera, without it. NaN where it
+    delivers nothing.
+    """
+    errors = {}
+    for name in groups.view_names:
+        keep = [column for column, other in enumerate(groups.view_names) if other != name]
+        names = tuple(groups.view_names[column] for column in keep)
+        others = Groups(names, groups.slots[:, :, keep], groups.ids)
+        poses = reconstruct({other: views[other] for other in names}, others, rig.subset(names))
+        errors[name] = reprojection_distances(poses, views, groups, rig)[name]
+    return errors
+
+
+def _common(truth: Poses, estimate: Poses) -> tuple[Poses, Poses]:
+    """Both on the truth's frames and on their common keypoints; frames that the estimate lacks are empty."""
+    if truth.unit != estimate.unit or truth.shape[3] != estimate.shape[3]:
+        raise InputError(
+            f"evaluate: the truth is {truth.shape[3]}D in {truth.unit}, the estimate {estimate.shape[3]}D in "
+            f"{estimate.unit}; convert one of them"
+        )
+    names = [k for k in truth.skeleton.keypoints if k in estimate.skeleton.keypoints]
+    if not names:
+        raise InputError(
+            f"evaluate: no common keypoint; the truth has {', '.join(truth.skeleton.keypoints)}, "
+            f"the estimate {', '.join(estimate.skeleton.keypoints)}"
+        )
+    rows = np.searchsorted(estimate.frame, truth.frame)
+    rows[rows == len(estimate.frame)] = 0
+    there = estimate.frame[rows] == truth.frame if len(estimate.frame) else np.zeros(len(truth.frame), dtype=bool)
+    if not there.any():
+        raise InputError(
+            f"evaluate: no common frame; the truth has {len(truth.frame)} frames, the estimate {len(estimate.frame)}"
+        )
+    points = np.where(there[:, None, None, None], estimate.points[rows], np.nan)
+    ids = np.where(there[:, None], estimate.ids[rows], -1)
+    moved = Poses(
+        points,
+        ids=ids,
+        frame=truth.frame,
+        time=truth.time,
+        skeleton=estimate.skeleton,
+        names=estimate.names,
+        unit=truth.unit,
+    )
+    return _with_keypoints(truth, names), _with_keypoints(moved, names)
+
+
+def _with_keypoints(poses: Poses, names: list[str]) -> Poses:
+    order = [poses.skeleton.index(name) for name in names]
+    return Poses(
+        poses.points[:, :, order], ids=poses.ids, frame=poses.frame, time=poses.time, skeleton=Skeleton(tuple(names)),
+        names=poses.names, unit=poses.unit, fps=poses.fps,
+    )  # fmt: skip
+
+
+def _size(poses: Poses) -> float:
+    """Median over frames and individuals of the largest distance between two keypoints; NaN without any."""
+    points = poses.points
+    largest = np.zeros(points.shape[:2])
+    for k in range(points.shape[2] - 1):
+        apart = np.linalg.norm(points[:, :, k + 1 :] - points[:, :, k, None], axis=-1)
+        largest = np.maximum(largest, np.nan_to_num(apart).max(axis=2))
+    return float(np.median(largest[largest > 0])) if (largest > 0).any() else float("nan")
+
+
+def _mean_distance(true: Float, found: Float) -> Float:
+    """(frames, individuals, found individuals) mean distance of the common keypoints; NaN where there is none."""
+    apart = np.linalg.norm(true[:, :, None] - found[:, None], axis=-1)
+    both = ~np.isnan(apart)
+    return np.where(both.any(axis=-1), np.nansum(apart, axis=-1) / np.maximum(both.sum(axis=-1), 1), np.nan)
+
+
+def _gain_by_frame(true: Float, found: Float, size: float) -> Float:
+    """(frames, individuals, found individuals) sum over keypoints of max(0, 1 - distance / size)."""
+    apart = np.linalg.norm(true[:, :, None] - found[:, None], axis=-1)
+    return np.clip(1.0 - np.where(np.isnan(apart), np.inf, apart) / size, 0.0, None).sum(axis=-1)
+
+
+def _gain(true: Float, found: Float, size: float) -> Float:
+    gain = np.zeros((true.shape[1], found.shape[1]))
+    for a in range(true.shape[1]):
+        gain[a] = _gain_by_frame(true[:, a : a + 1], found, size).sum(axis=(0, 1))
+    return gain
+
+
+def _assigned(gain: Float) -> NDArray[np.intp]:
+    """(frames, individuals) the found individual of each true one, -1 = none, from gains (frames, individuals,
+    found).
+    """
+    partner = np.full(gain.shape[:2], -1)
+    for frame, matrix in enumerate(gain):
+        rows, columns = linear_sum_assignment(-matrix)
+        good = matrix[rows, columns] > 0
+        partner[frame, rows[good]] = columns[good]
+    return partner
+
+
+def _clear(
+    similarity: Float, allowed: NDArray[np.bool_], true_ids: NDArray[np.int32], found_ids: NDArray[np.int32]
+) -> tuple[int, int, int]:
+    """Matches, switches and fragmentations; a match of the frame before is kept while it is allowed (Bernardin
+    2008, section 2.1).
+    """
+    matches = switches = fragmentations = 0
+    last: dict[int, int] = {}  # the identity that last followed each true one
+    lost: set[int] = set()
+    before: dict[int, int] = {}
+    for value, ok, true, found in zip(similarity, allowed, true_ids, found_ids, strict=True):
+        kept = np.array([[before.get(int(t), -2) == f for f in found] for t in true]).reshape(ok.shape)
+        rows, columns = linear_sum_assignment(-(ok * (value + 1000.0 * kept)))
+        now = {int(true[r]): int(found[c]) for r, c in zip(rows, columns, strict=True) if ok[r, c]}
+        for who, follower in now.items():
+            switches += who in last and last[who] != follower
+            fragmentations += who in lost
+        lost = (lost | {int(t) for t in true if t in last}) - set(now)
+        last |= now
+        before = now
+        matches += len(now)
+    return matches, switches, fragmentations
+
+
+def _pair_counts(
+    allowed: NDArray[np.bool_], true_ids: NDArray[np.int32], found_ids: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """(true identities, found identities) in how many frames the two are an allowed match."""
+    frame, a, b = np.nonzero(allowed & (found_ids[:, None] >= 0))
+    trues, found = np.unique(true_ids[true_ids >= 0]), np.unique(found_ids[found_ids >= 0])
+    counts = np.zeros((len(trues), len(found)), dtype=np.int64)
+    np.add.at(counts, (np.searchsorted(trues, true_ids[frame, a]), np.searchsorted(found, found_ids[frame, b])), 1)
+    return counts
+
+
+def _summary(distance: Float) -> tuple[float, float, float]:
+    """Median, RMS and 95th percentile; NaN of nothing."""
+    if not distance.size:
+        return float("nan"), float("nan"), float("nan")
+    return float(np.median(distance)), float(np.sqrt(np.mean(distance**2))), float(np.percentile(distance, 95))

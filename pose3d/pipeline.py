@@ -1,0 +1,151 @@
+"""What is done with a session, in which order? Files in, files out; every stage is skipped or resumed by its record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from calibration.errors import InputError, nearest_name
+from calibration.files import load_rig
+from calibration.footage import find_sources
+from pose3d.identity import IdentityOptions
+from pose3d.records import Progress, StageReport
+from pose3d.session import Patterns, Session, find_files, find_in, find_recordings
+from pose3d.stages.pictures import draw_overlay, draw_scene
+from pose3d.stages.poses2d import import_poses2d
+from pose3d.stages.poses3d import export_poses, identify_views, refine_poses, triangulate_groups
+from pose3d.stages.recording import Recording
+from pose3d.stages.rig import calibrate_footage, take_calibration
+
+__all__ = ["calibrate_folder", "reconstruct_folder", "run_session"]
+
+CALIBRATION = "calibration.toml"
+
+
+def run_session(
+    session: Session, recording: str | None = None, *, force: bool = False, progress: Progress | None = None
+) -> Iterator[tuple[str, StageReport]]:
+    """Run every stage of a session, yielding (recording, report) after each; the recording is "" for the session's rig.
+
+    recording: only this one. force: run stages whose inputs did not change, too. Results lie in the session's output
+    folder; a session without recordings ends with its calibration. Raises InputError.
+    """
+    names = find_recordings(session)
+    if recording is not None and recording not in names:
+        raise InputError(f"recording '{recording}' is not in {session.data}; {nearest_name(recording, names)}")
+    yield "", _calibrated(session, force, progress)
+    for name in names if recording is None else (recording,):
+        calibration = session.output / CALIBRATION
+        own = session.data / "recordings" / name / CALIBRATION
+        if own.is_file():
+            calibration = session.results(name) / CALIBRATION
+            yield name, take_calibration(calibration, own, unit=session.unit, rename=session.rename, force=force)
+        yield name, import_poses2d(session, name, load_rig(calibration), force=force, progress=progress)
+        job = _recording(session, name, calibration, force, progress)
+        for stage in (identify_views, triangulate_groups, refine_poses):
+            yield name, stage(job)
+        yield name, export_poses(job, job.folder / "poses3d.csv")
+        yield name, draw_scene(job)
+        videos = find_files(session, "video", name)
+        yield name, draw_overlay(job, {camera: path for camera, path in videos.items() if camera in job.cameras})
+
+
+def calibrate_folder(
+    folder: Path,
+    board: Path,
+    output: Path,
+    intrinsics: Path | None = None,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> StageReport:
+    """Calibrate the cameras of a folder of <camera>.mp4 or <camera>/ of images.
+
+    intrinsics: such a folder with footage of each camera alone, or a calibration whose intrinsics are taken.
+    Raises InputError.
+    """
+    sources = {name: path for name, path in find_sources(folder).items() if path != intrinsics}
+    known = find_sources(intrinsics) if intrinsics is not None and intrinsics.is_dir() else intrinsics
+    return calibrate_footage(output, sources, board, intrinsics=known, force=force, progress=progress)
+
+
+def reconstruct_folder(
+    poses2d: Path,
+    calibration: Path,
+    output: Path,
+    *,
+    unit: str | None = None,
+    individuals: int | None = None,
+    file_format: str | None = None,
+    fps: float | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[StageReport]:
+    """3D poses of a folder of 2D poses (<camera>.h5 and so on), into the file `output`, stage by stage.
+
+    The stages work in a hidden folder beside the output, from which the same command goes on. Raises InputError.
+    """
+    if not find_in(poses2d, "poses2d"):
+        raise InputError(f"{poses2d}: expected 2D poses, a file or folder for each camera, found none")
+    work = output.absolute().parent / f".{output.stem}.pose3d"
+    session = Session(
+        file=poses2d,
+        data=poses2d,
+        output=work.parent,
+        unit=unit,
+        fps=fps,
+        patterns=Patterns(poses2d="{camera}"),
+        poses2d_format=file_format,
+        options={"identify": IdentityOptions(individuals=individuals)},
+    )
+    yield take_calibration(work / CALIBRATION, calibration, unit=unit, force=force)
+    yield import_poses2d(session, work.name, load_rig(work / CALIBRATION), force=force, progress=progress)
+    job = _recording(session, work.name, work / CALIBRATION, force, progress)
+    for stage in (identify_views, triangulate_groups, refine_poses):
+        yield stage(job)
+    yield export_poses(job, output.absolute())
+
+
+def _recording(session: Session, name: str, calibration: Path, force: bool, progress: Progress | None) -> Recording:
+    return Recording(
+        folder=session.results(name),
+        cameras=tuple(find_files(session, "poses2d", name)),
+        rig=load_rig(calibration),
+        calibration=calibration,
+        options=session.options,
+        window=session.window,
+        force=force,
+        progress=progress,
+    )
+
+
+def _calibrated(session: Session, force: bool, progress: Progress | None) -> StageReport:
+    """The session's calibration: the given one, else the data folder's calibration.toml, else from board footage."""
+    path = session.output / CALIBRATION
+    if session.calibration is not None or (session.data / CALIBRATION).is_file():
+        return take_calibration(
+            path,
+            session.data / (session.calibration or CALIBRATION),
+            file_format=session.calibration_format,
+            unit=session.unit,
+            rename=session.rename,
+            force=force,
+        )
+    board = session.board if session.board is not None else "board.toml"
+    if isinstance(board, str):
+        board = session.data / board
+        if not board.is_file():
+            raise InputError(
+                f"{board}: expected the board's description, found none; write it, or name a finished calibration "
+                f'under [calibration] in {session.file}: file = "calibration.toml"'
+            )
+    known = find_files(session, "intrinsics")
+    return calibrate_footage(
+        path,
+        find_files(session, "calibration"),
+        board,
+        intrinsics=known or (None if session.intrinsics is None else session.data / session.intrinsics),
+        options=session.options,
+        force=force,
+        progress=progress,
+    )

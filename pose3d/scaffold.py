@@ -1,0 +1,213 @@
+"""What would the pose3d.toml of this folder say? Cameras, footage, 2D poses, board and calibration, as found."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibration.errors import InputError
+from calibration.files import load_board, load_rig
+from calibration.files.atomic import write_bytes
+from calibration.footage import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from pose3d.session import ENDINGS, Patterns, Session, find_files, find_recordings
+
+__all__ = ["Findings", "look_around", "write_session"]
+
+_BOARD_WORDS = re.compile(r"calib|charuco|checker|board", re.IGNORECASE)
+_CAMERA_WORDS = ("cam", "camera", "view", "kamera")
+_LOOK_AT = 20000  # files
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a folder holds.
+
+    patterns: {field of Patterns: pattern} that differ from the house's layout. cameras, recordings: names. board,
+    calibration: paths relative to the folder, or None; rig_unit: None where the calibration does not say.
+    """
+
+    patterns: dict[str, str]
+    cameras: tuple[str, ...]
+    recordings: tuple[str, ...]
+    board: str | None
+    calibration: str | None
+    rig_unit: str | None
+
+    def lines(self) -> list[str]:
+        """For people: one line for each thing."""
+        places = [f"{what}: {pattern}" for what, pattern in self.patterns.items()]
+        return [
+            f"cameras: {', '.join(self.cameras) or 'none found'}",
+            f"recordings: {', '.join(self.recordings) or 'none found'}",
+            f"board: {self.board or 'none found'}",
+            f"calibration: {self.calibration or 'none found'}",
+            *places,
+        ]
+
+
+def write_session(folder: Path, *, force: bool = False) -> tuple[Path, list[str]]:
+    """Write a commented pose3d.toml into a folder; returns its path and what was found, a line each.
+
+    Raises InputError where the folder is missing, or holds a pose3d.toml already (force: overwrite it).
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected the folder of a session, found none; make it and put the data there")
+    path = folder / "pose3d.toml"
+    if path.exists() and not force:
+        raise InputError(f"{path}: is there already; edit it, or write it anew with --force")
+    found = look_around(folder)
+    write_bytes(path, _text(found).encode())
+    return path, found.lines()
+
+
+def look_around(folder: Path) -> Findings:
+    """Look for the files of a session: in the house's layout first, else wherever names differ only by the camera."""
+    house = _session(folder, Patterns())
+    files, pictures = _tree(folder)
+    guesses = {
+        "calibration": _first_guess(
+            [p for p in (*pictures, *_ending(files, VIDEO_SUFFIXES)) if _BOARD_WORDS.search(p)]
+        ),
+        "poses2d": _poses_guess(folder, files),
+        "video": _first_guess([p for p in _ending(files, VIDEO_SUFFIXES) if not _BOARD_WORDS.search(p)]),
+    }
+    recordings = find_recordings(house)
+    usual = {"calibration": bool(find_files(house, "calibration"))}
+    usual |= {what: any(find_files(house, what, name) for name in recordings) for what in ("poses2d", "video")}
+    patterns = {what: guess for what, guess in guesses.items() if guess is not None and not usual[what]}
+    session = _session(folder, Patterns(**patterns))
+    recordings = find_recordings(session)
+    cameras: dict[str, None] = {}
+    for what in ("poses2d", "video", "calibration"):
+        for name in recordings or ("",):
+            cameras |= dict.fromkeys(find_files(session, what, name))
+    tomls = _ending(files, (".toml",))
+    board = next((p for p in tomls if _reads(load_board, folder / p)), None)
+    rigs = [p for p in tomls if _reads(load_rig, folder / p) or _reads(_rig_in_no_unit, folder / p)]
+    unit = None if not rigs or not _reads(load_rig, folder / rigs[0]) else load_rig(folder / rigs[0]).unit
+    return Findings(patterns, tuple(cameras), recordings, board, rigs[0] if rigs else None, unit)
+
+
+def _session(folder: Path, patterns: Patterns) -> Session:
+    return Session(file=folder / "pose3d.toml", data=folder, output=folder / "results", patterns=patterns)
+
+
+def _tree(folder: Path) -> tuple[list[str], list[str]]:
+    """Files, and folders of images, relative to the folder; results and hidden ones are not looked at."""
+    files: list[str] = []
+    pictures: dict[str, None] = {}
+    for path in sorted(folder.rglob("*"))[:_LOOK_AT]:
+        place = path.relative_to(folder)
+        if place.parts[0] == "results" or any(part.startswith(".") for part in place.parts) or not path.is_file():
+            continue
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            pictures[place.parent.as_posix()] = None
+        else:
+            files.append(place.as_posix())
+    return files, list(pictures)
+
+
+def _ending(files: Iterable[str], endings: Iterable[str]) -> list[str]:
+    return [f for f in files if f.lower().endswith(tuple(endings))]
+
+
+def _poses_guess(folder: Path, files: list[str]) -> str | None:
+    """The pattern of the 2D poses: the preferred kind of file of which there are several, or folders of OpenPose."""
+    for ending in ENDINGS["poses2d"]:
+        if ending.startswith("."):
+            plain = [f for f in _ending(files, (ending,)) if ending != ".h5" or not f.endswith(".analysis.h5")]
+            guess = _first_guess(plain)
+            if guess is not None:
+                return guess
+    return _first_guess(sorted({Path(f).parent.as_posix() for f in _ending(files, (".json",))}))
+
+
+def _first_guess(paths: list[str]) -> str | None:
+    """The pattern of the first set of paths that differ only by one name, {camera}; None where no two do."""
+    alike: dict[tuple[str, ...], list[list[str]]] = defaultdict(list)
+    for path in paths:
+        tokens = re.split(r"([/_.\-])", path)
+        alike[tuple(tokens[1::2])].append(tokens)
+    for group in alike.values():
+        varying = [i for i, column in enumerate(zip(*group, strict=True)) if len(set(column)) > 1]
+        if len(group) < 2 or not varying or any(len({tokens[i] for i in varying}) > 1 for tokens in group):
+            continue
+        tokens = list(group[0])
+        for i in varying:
+            tokens[i] = "{camera}"
+            if i >= 2 and tokens[i - 2].lower() in _CAMERA_WORDS and tokens[i - 1] in "_-":
+                tokens[i - 2] = tokens[i - 1] = ""
+        return "".join(tokens)
+    return None
+
+
+def _reads(load: object, path: Path) -> bool:
+    try:
+        load(path)  # type: ignore[operator]
+    except InputError:
+        return False
+    return True
+
+
+def _rig_in_no_unit(path: Path) -> None:
+    load_rig(path, unit="any")
+
+
+def _text(found: Findings) -> str:
+    """The file: what was found is said, what may be said besides stands in comments."""
+    names = ", ".join(f'"{name}"' for name in found.cameras)
+    recordings = ", ".join(f'"{name}"' for name in found.recordings)
+    patterns = "".join(f'{what} = "{pattern}"\n' for what, pattern in found.patterns.items())
+    from_board = found.board is not None
+    give = found.calibration is not None and not from_board
+    return _TEMPLATE.format(
+        unit=f'unit = "{found.rig_unit or "mm"}"' if give else '# unit = "mm"',
+        recordings=f"recordings = [{recordings}]" if recordings else "# recordings = []",
+        names=f"names = [{names}]" if names else "# names = []",
+        patterns=patterns
+        or "# All lie where they are expected; see the README for the layout, or give patterns here.\n",
+        board=f'file = "{found.board}"' if from_board else '# file = "board.toml"',
+        board_table="" if from_board else "# ",
+        calibration_table="" if give else "# ",
+        calibration=f'{"" if give else "# "}file = "{found.calibration or "calibration.toml"}"',
+    )
+
+
+_TEMPLATE = """\
+# A session of pose3d. Paths are relative to this file's folder, or to --data; results go to `results`, or to --output.
+
+[session]
+# Unit of length of a given calibration that does not say its own. A board says it for itself.
+{unit}
+{recordings}
+# fps = 50.0                  # frames per second, where the files do not say
+
+[cameras]
+{names}
+# Where each camera's files lie; {{camera}} and {{recording}} stand for their names. An ending may be left out.
+{patterns}
+# Where a calibration calls a camera otherwise: its name there = its name here.
+# rename = {{ cam_01 = "cam01" }}
+
+# The printed board that was filmed to calibrate the cameras.
+{board_table}[board]
+{board}
+
+# A finished calibration, instead of footage of a board.
+{calibration_table}[calibration]
+{calibration}
+
+# [skeleton]                  # where the files of the 2D poses do not say
+# edges = [["nose", "neck"], ["neck", "tail_base"]]       # drawn as lines
+# bones = [["nose", "neck"]]                              # constant in length: steadies the 3D poses
+
+# [sync]                      # where cameras did not start together
+# offset_frames = {{ top = 3 }}   # this camera started 3 frames later
+# trim = true                 # keep only what all cameras saw
+
+# [identify]
+# individuals = 2             # how many animals there are (default: as many as are seen)
+"""

@@ -1,0 +1,161 @@
+"""Where do the cameras of a session stand? Board footage, or a calibration that was given, in; calibration.toml out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.board import Board
+from calibration.calibrate import CalibrationOptions, calibrate_rig
+from calibration.camera import Intrinsics
+from calibration.detection import DetectionOptions, detect_boards
+from calibration.errors import InputError, nearest_name
+from calibration.files import load_board, load_rig, save_rig
+from calibration.files.atomic import write_bytes
+from calibration.files.calibration_toml import covariance_path
+from calibration.footage import open_footage
+from calibration.intrinsics import estimate_intrinsics
+from calibration.rig import CameraRig
+from pose3d.records import Plan, Progress, StageReport, fingerprint_source, jsonable, run_stage
+from pose3d.timeline import SyncOptions, make_timeline
+
+__all__ = ["calibrate_footage", "take_calibration"]
+
+CALIBRATE_VERSION, TAKE_VERSION = 1, 1
+
+
+def calibrate_footage(
+    output: Path,
+    sources: Mapping[str, Path],
+    board: Path | Board,
+    *,
+    intrinsics: Mapping[str, Path] | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> StageReport:
+    """Calibrate a rig from footage of boards; writes `output`, and its covariance and `<stem>.report.json` beside it.
+
+    sources: {camera: video or folder of images}. intrinsics: {camera: footage of that camera alone}, or a calibration
+    file whose intrinsics are taken as they are. options: by table, `detect`, `calibrate`, `sync_calibration`.
+    Raises InputError.
+    """
+    if not sources:
+        raise InputError(
+            "calibration: expected board footage of every camera, a video or a folder of images, found none"
+        )
+    told = dict(options or {})
+    detect, calibrate = told.get("detect") or DetectionOptions(), told.get("calibrate") or CalibrationOptions()
+    sync = told.get("sync_calibration") or SyncOptions()
+    inputs: dict[str, Any] = {f"calibration.{name}": fingerprint_source(path) for name, path in sources.items()}
+    inputs["board"] = board if isinstance(board, Board) else fingerprint_source(board)
+    if isinstance(intrinsics, Path):
+        inputs["intrinsics"] = fingerprint_source(intrinsics)
+    elif intrinsics:
+        inputs |= {f"intrinsics.{name}": fingerprint_source(path) for name, path in intrinsics.items()}
+    if sync.timestamps is not None:
+        inputs["timestamps"] = fingerprint_source(sync.timestamps)
+    names = (output.name, covariance_path(output).name, f"{output.stem}.report.json")
+    plan = Plan(
+        output.parent,
+        f"calibrate.{output.stem}",
+        CALIBRATE_VERSION,
+        inputs,
+        {"detect": detect, "calibrate": calibrate, "sync": replace(sync, timestamps=None)},
+        names,
+    )
+
+    def work() -> dict[str, Any]:
+        boards = board if isinstance(board, Board) else load_board(board)
+        known = _known_intrinsics(intrinsics, sources, boards, detect, progress)
+        frames = _frames(sources, sync)
+        cache = plan.unfinished / "boards"
+        detections = detect_boards(sources, boards, detect, frames=frames, cache=cache, progress=progress)
+        calibration = calibrate_rig(detections, calibrate, known or None)
+        save_rig(output, calibration.rig)
+        report = jsonable(calibration.report.to_dict())
+        write_bytes(plan.folder / names[2], (json.dumps(report, indent=1) + "\n").encode())
+        return {"text": calibration.report.text(), "report": report}
+
+    return run_stage(plan, work, force=force)
+
+
+def take_calibration(
+    output: Path,
+    given: Path,
+    *,
+    file_format: str | None = None,
+    unit: str | None = None,
+    rename: Mapping[str, str] | None = None,
+    force: bool = False,
+) -> StageReport:
+    """Write a calibration that was made elsewhere as ours, its cameras under the session's names.
+
+    rename: {name in the given file: name here}; cameras that it does not name keep theirs. Raises InputError for a
+    camera to rename that the file does not have.
+    """
+    if not given.is_file():
+        raise InputError(f"{given}: expected the given calibration, found no file; correct `calibration.file`")
+    rig = load_rig(given, file_format, unit)
+    rename = dict(rename or {})
+    for name in rename:
+        if name not in rig.names:
+            raise InputError(f"cameras.rename: camera '{name}' is not in {given}; {nearest_name(name, rig.names)}")
+    names = (output.name,) if rig.covariance is None else (output.name, covariance_path(output).name)
+    inputs = {"calibration": fingerprint_source(given)}
+    if covariance_path(given).is_file():
+        inputs["covariance"] = fingerprint_source(covariance_path(given))
+    options = {"format": file_format, "unit": unit, "rename": rename}
+    plan = Plan(output.parent, f"calibrate.{output.stem}", TAKE_VERSION, inputs, options | {"given": True}, names)
+
+    def work() -> dict[str, Any]:
+        cameras = tuple(replace(camera, name=rename.get(camera.name, camera.name)) for camera in rig)
+        save_rig(output, CameraRig(cameras, rig.unit, rig.covariance))
+        return {"cameras": ", ".join(camera.name for camera in cameras), "unit": rig.unit}
+
+    return run_stage(plan, work, force=force)
+
+
+def _frames(sources: Mapping[str, Path], sync: SyncOptions) -> dict[str, NDArray[np.int64]] | None:
+    """{camera: frame number at every moment} of videos, -1 = none; None for images, which pair by their numbers."""
+    if not all(path.is_file() for path in sources.values()):
+        return None
+    counts, fps = {}, math.nan
+    for name, path in sources.items():
+        with open_footage(path) as footage:
+            counts[name], fps = footage.n_frames, fps if math.isfinite(fps) else footage.fps
+    try:
+        timeline = make_timeline(counts, fps, sync)
+    except InputError as error:
+        message = str(error).replace("[sync]", "[sync_calibration]")
+        raise InputError(f"board footage: {message}") from None
+    return {name: timeline.frame[:, timeline.view(name)] for name in sources}
+
+
+def _known_intrinsics(
+    given: Mapping[str, Path] | Path | None,
+    sources: Mapping[str, Path],
+    board: Board,
+    options: DetectionOptions,
+    progress: Progress | None,
+) -> dict[str, Intrinsics]:
+    """{camera: Intrinsics} that were given or follow from footage of each camera alone."""
+    if given is None:
+        return {}
+    if isinstance(given, Path):
+        rig = load_rig(given, unit=None)
+        return {camera.name: camera.intrinsics for camera in rig if camera.name in sources}
+    for name in given:
+        if name not in sources:
+            raise InputError(
+                f"intrinsics: camera '{name}' has no footage with the others; {nearest_name(name, sources)}"
+            )
+    alone = {name: detect_boards({name: path}, board, options, progress=progress) for name, path in given.items()}
+    return {name: estimate_intrinsics(detections, name).intrinsics for name, detections in alone.items()}

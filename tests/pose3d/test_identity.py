@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from calibration.errors import InputError
+from calibration.rig import CameraRig
+from calibration.synthetic import ring_rig
+from pose3d.identity import (
+    IdentityOptions,
+    IdentityStream,
+    final_ids,
+    identify,
+    identify_window,
+    initial_state,
+    named,
+    state_from_arrays,
+    state_to_arrays,
+)
+from pose3d.poses import Groups, Poses
+from pose3d.synthetic import SimulatedViews, count_crossings, simulate_animals, simulate_views
+
+
+def recording(seed: int = 0, frames: int = 160, views: int = 4) -> tuple[SimulatedViews, CameraRig]:
+    rng = np.random.default_rng(seed)
+    rig = ring_rig(views, rng, radius=450.0, height=350.0)
+    truth = simulate_animals(rng, 3, frames)
+    assert count_crossings(truth) >= 3 or frames < 150
+    return simulate_views(truth, rig, rng), rig
+
+
+def follower(groups: Groups, seen: SimulatedViews) -> np.ndarray:
+    """(animals, groups) how many detections of an animal, false ones in the last row, stand in a group."""
+    table = np.zeros((4, groups.slots.shape[1]), dtype=int)
+    for v, name in enumerate(groups.view_names):
+        frame, group = np.nonzero(groups.slots[:, :, v] >= 0)
+        np.add.at(table, (seen.identity[name][frame, groups.slots[frame, group, v]], group), 1)
+    return table
+
+
+def test_crossing_animals_are_never_mixed_up() -> None:
+    seen, rig = recording()
+    groups = identify(seen.views, rig)
+    table = follower(groups, seen)
+    assert table.shape[1] == 3
+    assert (np.sort(table[:3], axis=1)[:, :2] == 0).all(), "every animal is one group"
+    assert table[3].sum() <= 2, "false detections stay out"
+    detections = sum((who >= 0).sum() for who in seen.identity.values())
+    assert table[:3].sum() > 0.99 * detections
+    assert set(np.unique(groups.ids)) <= {-1, 0, 1, 2}
+    assert ((groups.ids >= 0) == (groups.slots >= 0).any(axis=2)).all()
+
+
+def test_windows_resuming_and_the_order_of_cameras_do_not_matter() -> None:
+    seen, rig = recording(1, frames=40)
+    whole = identify(seen.views, rig)
+    state, parts = initial_state(12), []
+    for begin, stop in ((0, 7), (7, 30), (30, 40)):
+        window = {name: poses.window(begin, stop) for name, poses in seen.views.items()}
+        part, state = identify_window(window, state_from_arrays(state_to_arrays(state)), rig)
+        parts.append(part)
+    ids = final_ids(state)
+    np.testing.assert_array_equal(np.concatenate([named(part, ids).slots for part in parts]), whole.slots)
+    other = identify(dict(reversed(seen.views.items())), rig.subset(rig.names[::-1]))
+    np.testing.assert_array_equal(other.slots[:, :, ::-1], whole.slots)
+
+
+def test_online_is_the_same() -> None:
+    seen, rig = recording(2, frames=30)
+    stream = IdentityStream(rig, 12)
+    whole = identify(seen.views, rig)
+    for f in range(30):
+        now = stream.step({name: poses.window(f, f + 1) for name, poses in seen.views.items()})
+    column = np.flatnonzero(now.ids[0] >= 0)
+    assert sorted(now.slots[0, column].tolist()) == sorted(whole.slots[-1][whole.ids[-1] >= 0].tolist())
+
+
+def test_known_number_of_individuals() -> None:
+    seen, rig = recording(3, frames=40)
+    assert identify(seen.views, rig, IdentityOptions(individuals=2)).slots.shape[1] == 2
+    with pytest.raises(InputError, match="expected at least 1, got 0"):
+        IdentityOptions(individuals=0)
+
+
+def test_nothing_to_identify_is_an_error() -> None:
+    seen, rig = recording(4, frames=3)
+    nothing = {name: Poses(np.full(p.shape, np.nan)) for name, p in seen.views.items()}
+    with pytest.raises(InputError, match="no keypoint in any frame"):
+        identify(nothing, rig)

@@ -1,0 +1,122 @@
+"""Points triangulated from other people's pixels, against the points that they triangulated."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+from numpy.typing import NDArray
+
+from calibration.camera import Camera, Intrinsics
+from calibration.geometry import reprojection_errors, triangulate_linear, triangulate_points
+from calibration.rig import CameraRig
+from calibration.transforms import exp_so3
+
+Array = NDArray[np.float64]
+
+
+def dannce(folder: Path) -> tuple[CameraRig, Array, Array]:
+    """Six cameras, pixels (6, n, 2), points (n, 3) mm. MATLAB: K and r are transposed, x = X r + t, pixels count from
+    1."""
+    data = scipy.io.loadmat(folder / "dannce_mouse/markerless_mouse_1/label3d_dannce.mat")
+    cameras, views = [], []
+    for i in range(6):
+        params, labels = data["params"][i, 0][0, 0], data["labelData"][i, 0][0, 0]
+        K, (k1, k2, k3), (p1, p2) = params["K"].T, params["RDistort"][0], params["TDistort"][0]
+        xy = labels["data_2d"].reshape(-1, 2) - 1
+        K[:2, 2] -= 1
+        xy[:, 0] -= K[0, 1] / K[1, 1] * (xy[:, 1] - K[1, 2])  # we know no skew
+        K[0, 1] = 0
+        intrinsics = Intrinsics((1152, 1024), K, [k1, k2, p1, p2, k3])
+        cameras.append(Camera(f"Camera{i + 1}", intrinsics, params["r"].T, params["t"][0]))
+        views.append(xy)
+    return CameraRig(tuple(cameras), "mm"), np.stack(views), labels["data_3d"].reshape(-1, 3)
+
+
+@pytest.mark.real
+def test_real_dannce_mouse_is_as_its_authors_triangulated_it(real_data: Path) -> None:
+    rig, xy, points = dannce(real_data)
+    linear = triangulate_linear(xy, rig)
+    error = np.nanmedian(np.linalg.norm(linear - points, axis=1))
+    assert error < 0.1
+    assert np.nanmedian(reprojection_errors(linear, xy, rig)) < 0.5
+    result = triangulate_points(xy, rig)
+    assert np.nanmedian(np.linalg.norm(result.points - points, axis=1)) < 0.1
+    whole = np.isfinite(linear[:, 0])
+    assert np.isfinite(result.points[whole]).all(axis=1).mean() > 0.999
+
+
+BODY_25B = [12, 14, 16, 22, 23, 24, 11, 13, 15, 19, 20, 21, 17, 18, 0, 6, 8, 10, 5, 7, 9]
+"""Where OpenPose has the TRC's keypoints: hip to heel right (6) and left (6), neck, head, nose, right and left arm
+(6)."""
+
+
+def two_people(folder: Path) -> tuple[CameraRig, list[Array], list[Array]]:
+    """The rig, the TRC's points (frames, 21, 3) m of both people, and their OpenPose x, y, score (4, frames, 21, 3)."""
+    folder = folder / "pose2sim_multi"
+    cameras = []
+    for entry in tomllib.loads((folder / "Demo_MultiPerson/calibration/Calib_qualisys.toml").read_text()).values():
+        if "matrix" in entry:
+            intrinsics = Intrinsics(tuple(map(int, entry["size"])), entry["matrix"], entry["distortions"])
+            cameras.append(Camera(entry["name"], intrinsics, exp_so3(entry["rotation"]), entry["translation"]))
+    rig = CameraRig(tuple(cameras), "m")
+    trial = folder / "S00_P01_MultiParticipants/S00_P01_T02_Participants1-2"
+    truth = []
+    for person in (1, 2):
+        table = np.genfromtxt(next((trial / "pose-3d").glob(f"*_P{person}_0-100.trc")), skip_header=5, delimiter="\t")
+        truth.append(table[:, 2:65].reshape(100, 21, 3)[..., [2, 0, 1]])  # Y is up
+    found = [np.zeros((4, 100, 21, 3)) for _ in truth]
+    for view, camera in enumerate(rig):
+        for frame, file in enumerate(
+            sorted((trial / f"pose/{camera.name.replace('_', '')}_json").glob("*.json"))[:100]
+        ):
+            people = [p["pose_keypoints_2d"] for p in json.loads(file.read_text())["people"] if p["pose_keypoints_2d"]]
+            keypoints = np.array(people).reshape(-1, 25, 3)[:, BODY_25B]
+            for person, points in enumerate(truth):
+                far = np.linalg.norm(keypoints[..., :2] - camera.project(points[frame]), axis=-1)
+                far = np.where(keypoints[..., 2] > 0, far, np.nan)
+                enough = np.flatnonzero(np.isfinite(far).sum(axis=1) >= 5)
+                if len(enough):
+                    distance = np.nanmedian(far[enough], axis=1)
+                    if distance.min() < 60:
+                        found[person][view, frame] = keypoints[enough[distance.argmin()]]
+    return rig, truth, found
+
+
+def pose2sim_rule(xy: Array, score: Array, rig: CameraRig) -> Array:
+    """Pose2Sim's point of one keypoint (3,): score-weighted DLT; drop views until the mean error is at most 15 px."""
+    P = [camera.intrinsics.K @ np.column_stack((camera.R, camera.t)) for camera in rig]
+    there = np.flatnonzero(score >= 0.3)
+    for n in range(len(there), 1, -1):
+        best = (np.inf, np.full(3, np.nan))
+        for views in itertools.combinations(there, n):
+            rows = [score[v] * (P[v][i] - xy[v, i] * P[v][2]) for v in views for i in (0, 1)]
+            X = np.linalg.svd(np.array(rows))[2][-1]
+            h = np.array([P[v] @ X for v in views])
+            error = np.linalg.norm(h[:, :2] / h[:, 2:] - xy[list(views)], axis=1).mean()
+            if error < best[0]:
+                best = (error, X[:3] / X[3])
+        if best[0] <= 15:
+            return best[1]
+    return np.full(3, np.nan)
+
+
+@pytest.mark.real
+def test_real_people_from_raw_openpose_agree_with_pose2sim(real_data: Path) -> None:
+    rig, truth, found = two_people(real_data)
+    for person, points in enumerate(truth):
+        xy, score = found[person].reshape(4, -1, 3)[..., :2], found[person].reshape(4, -1, 3)[..., 2]
+        points = points.reshape(-1, 3)
+        some = slice(None, None, 11)  # the reading of the data is right: by Pose2Sim's own rule we get its own points
+        own = [pose2sim_rule(xy[:, i], score[:, i], rig) for i in range(2100)[some]]
+        interpolated = ~(np.linalg.norm(own - points[some], axis=1) < 1e-3)
+        assert interpolated.mean() < 0.02
+        result = triangulate_points(xy, rig, score=score)
+        error = np.linalg.norm(result.points - points, axis=1)
+        assert np.mean(error[some][~interpolated] < 0.030) > 0.96
+        assert np.mean(error < 0.030) > 0.96
