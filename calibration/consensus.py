@@ -81,12 +81,12 @@ def _agreements(
     views = rays.shape[1]
     seen, weights = np.empty(views, np.bool_), np.empty(views)
     for i in range(len(rays)):
-        total = _whole(rays[i], seen)
+        _whole(rays[i], seen)
         for view in range(views):
             weights[view] = 0.5 * (information[i, view, 0] + information[i, view, 2])
         found = False
         for limit in (gate, np.inf):
-            if not found and total >= min_views:
+            if not found:
                 strained[i] = limit > gate
                 found = _agreeing(
                     rays[i],

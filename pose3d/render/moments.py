@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from calibration.errors import InputError
 from pose3d.poses import Poses
 
@@ -14,14 +16,15 @@ DEFAULT_FPS = 30.0
 
 
 def row_of(poses: Poses, frame: int | None) -> int:
-    """The row of a frame's number; None: the one with most keypoints, the first of them.
+    """The row of a frame's number; None: the middle one of those with most keypoints, so that trails lead to it.
 
     Raises InputError when it is not in the poses.
     """
-    rows = (poses.frame == frame).nonzero()[0] if frame is not None else [(~poses.missing).sum(axis=(1, 2)).argmax()]
+    keypoints = (~poses.missing).sum(axis=(1, 2))
+    rows = np.flatnonzero(keypoints == keypoints.max() if frame is None else poses.frame == frame)
     if len(rows) == 0:
         raise InputError(f"frame {frame} is not in the poses, which have {poses.frame[0]} to {poses.frame[-1]}")
-    return int(rows[0])
+    return int(rows[len(rows) // 2])
 
 
 def movie_rows(poses: Poses, every: int) -> range:

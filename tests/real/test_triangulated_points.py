@@ -39,16 +39,14 @@ def dannce(folder: Path) -> tuple[CameraRig, Array, Array]:
 
 
 @pytest.mark.real
-def test_real_dannce_mouse_is_as_its_authors_triangulated_it(real_data: Path) -> None:
+def test_real_dannce_mouse_is_where_its_authors_put_it(real_data: Path) -> None:
     rig, xy, points = dannce(real_data)
-    linear = triangulate_linear(xy, rig)
-    error = np.nanmedian(np.linalg.norm(linear - points, axis=1))
-    assert error < 0.1
-    assert np.nanmedian(reprojection_errors(linear, xy, rig)) < 0.5
-    result = triangulate_points(xy, rig)
-    assert np.nanmedian(np.linalg.norm(result.points - points, axis=1)) < 0.1
-    whole = np.isfinite(linear[:, 0])
-    assert np.isfinite(result.points[whole]).all(axis=1).mean() > 0.999
+    labelled = np.isfinite(points[:, 0])
+    assert labelled.sum() > 1700
+    # their pixels are the projections of their points, so the reading of K, r, t and distortion is right to rounding
+    assert reprojection_errors(points, xy, rig)[:, labelled].max() < 1e-6
+    for found in (triangulate_linear(xy, rig), triangulate_points(xy, rig).points):
+        assert np.linalg.norm(found - points, axis=1)[labelled].max() < 1e-6
 
 
 BODY_25B = [12, 14, 16, 22, 23, 24, 11, 13, 15, 19, 20, 21, 17, 18, 0, 6, 8, 10, 5, 7, 9]

@@ -19,6 +19,7 @@ def poses(**more: object) -> Poses:
 def test_the_row_of_a_frame_or_the_fullest() -> None:
     assert row_of(poses(), 9) == 2
     assert row_of(poses(), None) == 1
+    assert row_of(Poses(np.ones((5, 1, 2, 3))), None) == 2, "the middle one of those that are as full"
     with pytest.raises(InputError, match="frame 5 is not in the poses, which have 4 to 9"):
         row_of(poses(), 5)
 
