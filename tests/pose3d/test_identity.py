@@ -6,6 +6,8 @@ import pytest
 from calibration.errors import InputError
 from calibration.rig import CameraRig
 from calibration.synthetic import ring_rig
+from pose3d import identity
+from pose3d.association import AGAINST, GATE
 from pose3d.identity import (
     IdentityOptions,
     IdentityStream,
@@ -87,3 +89,49 @@ def test_nothing_to_identify_is_an_error() -> None:
     nothing = {name: Poses(np.full(p.shape, np.nan)) for name, p in seen.views.items()}
     with pytest.raises(InputError, match="no keypoint in any frame"):
         identify(nothing, rig)
+
+
+def test_evidence_for_a_prediction_is_its_log_likelihood_ratio(rng: np.random.Generator) -> None:
+    """The kernel against the formula in its docstring, with a projector on the plane across the ray."""
+    T, n, K, noise = 2, 3, 4, 0.02
+    centers = rng.normal(scale=5.0, size=(n, 3))
+    mean = np.concatenate([rng.normal(scale=2.0, size=(T, K, 3)) + [0, 0, 30.0], np.zeros((T, K, 3))], axis=-1)
+    rays = mean[0, None, :, :3] - centers[:, None] + rng.normal(scale=0.7, size=(n, K, 3))
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    rays[2, 3] *= -1  # seen behind the camera
+    root = rng.normal(scale=0.3, size=(T, K, 6, 6))
+    covariance = root @ root.swapaxes(-1, -2)
+    weight, size = rng.uniform(0.2, 1.0, (n, K)), rng.uniform(0.5, 1.5, n)
+    weight[1, 2] = 0.0
+    mean[1, 1] = np.nan
+    evidence, possible = identity._track_evidence(mean, covariance, rays, weight, size, centers, noise)
+    for t in range(T):
+        for i in range(n):
+            total = most = 0.0
+            for k in np.flatnonzero((weight[i] > 0) & ~np.isnan(mean[t, :, 0])):
+                apart, ray = mean[t, k, :3] - centers[i], rays[i, k]
+                share = identity._MEMORY * weight[i, k]
+                most += share
+                across = np.eye(3) - np.outer(ray, ray)
+                own = (ray @ apart * noise * size[i]) ** 2
+                variance = own + np.trace(across @ covariance[t, k, :3, :3]) / 2
+                against = (apart @ across @ apart / variance + 2 * np.log(variance / own)) / GATE**2
+                total += share * (1 - min(against, 1 + AGAINST)) if ray @ apart > 0 else -share * AGAINST
+            assert evidence[t, i] == pytest.approx(total, abs=1e-9)
+            assert possible[t, i] == pytest.approx(most)
+
+
+def test_apart_is_the_median_of_the_common_keypoints(rng: np.random.Generator) -> None:
+    a, b = rng.normal(size=(2, 5, 3)), rng.normal(size=(3, 5, 3))
+    a[0, :2], b[1, 1:3], b[2] = np.nan, np.nan, np.nan
+    got = identity._apart(a, b)
+    for i in range(2):
+        for j in range(3):
+            distance = np.sort(np.linalg.norm(a[i] - b[j], axis=-1))
+            distance = distance[~np.isnan(distance)]
+            assert got[i, j] == (distance[(len(distance) - 1) // 2] if len(distance) else np.inf)
+
+
+def test_radius_is_the_rms_distance_from_the_median() -> None:
+    points = np.array([[[0, 0, 0], [2.0, 0, 0], [10, 0, 0], [np.nan] * 3], [[np.nan] * 3] * 4])
+    np.testing.assert_allclose(identity._radius(points), [np.sqrt((4 + 0 + 64) / 3), 0.0])
