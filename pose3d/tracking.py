@@ -249,7 +249,8 @@ def _successors(before: Array, after: Array) -> Array:
 
 @njit(cache=True)
 def _costs(mean, covariance, points, noise, gate, usual):  # type: ignore[no-untyped-def]
-    """Cost (T, n) of a pose being a track's next: mean over common keypoints of (d^2 / v + D log(v / usual)) / gate.
+    """Cost (T, n) of a pose being a track's next: mean over common keypoints of (d^2 / v + D log(max(v / usual, 1))) /
+    gate.
 
     d is the innovation, v its variance per coordinate, usual (K,) that of a track that has just begun; a keypoint
     counts at most `_WORST`. Without common keypoints infinite.

@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.errors import InputError
+from pose3d import tracking
 from pose3d.evaluation import evaluate_tracks
 from pose3d.poses import Poses
 from pose3d.skeleton import Skeleton
@@ -167,3 +168,48 @@ def test_stitching_compares_common_keypoints_only() -> None:
 def test_the_reach_is_straight_at_first_and_then_a_random_walk() -> None:
     np.testing.assert_allclose(reach(np.array([1, 10, 15]), 2.0, 3), 2 * np.sqrt(3) * np.array([1, 10, 15]))
     assert reach(np.array(60), 2.0, 3) == pytest.approx(2 * np.sqrt(3) * 30)
+
+
+def test_costs_are_the_formula_of_their_docstring(rng: np.random.Generator) -> None:
+    T, n, K, D, gate = 2, 3, 4, 3, 16.0
+    mean, points = rng.normal(size=(T, K, 2 * D)), rng.normal(size=(n, K, D))
+    roots = rng.normal(size=(T, K, 2 * D, 2 * D)), rng.normal(size=(n, K, D, D))
+    covariance, noise = (root @ root.swapaxes(-1, -2) for root in roots)
+    usual = rng.uniform(0.5, 2.0, K)
+    points[0, 1], mean[1, 2], points[2] = np.nan, np.nan, np.nan
+    points[1, 3] += 100.0  # so far off that it counts at most _WORST
+    cost = tracking._costs(mean, covariance, points, noise, gate, usual)
+    for t in range(T):
+        for i in range(n):
+            each = []
+            for k in range(K):
+                d = points[i, k] - mean[t, k, :D]
+                if not np.isnan(d).any():
+                    v = (np.trace(covariance[t, k, :D, :D]) + np.trace(noise[i, k])) / D
+                    each.append(min((d @ d / v + D * np.log(max(v / usual[k], 1.0))) / gate, tracking._WORST))
+            assert cost[t, i] == (pytest.approx(np.mean(each)) if each else np.inf)
+
+
+def test_beginnings_know_the_animals_size_and_step() -> None:
+    points = np.zeros((50, 1, 2, 2))
+    points[:, :, 0, 0], points[:, :, 1, 0] = -6.0, 6.0
+    points[..., 1] += 3.0 * np.arange(50)[:, None, None]
+    tracks = tracking._begun(Poses(points))
+    assert tracks.radius == pytest.approx(6.0)
+    assert tracks.step == pytest.approx(3.0 / np.sqrt(2)), "rms over both coordinates"
+    assert tracks.least == pytest.approx(tracking._LEAST**2 * 36.0)
+    dots = tracking._begun(Poses(points[:, :, :1]))
+    assert dots.least == pytest.approx(tracking._LEAST**2 * 4.5), "a single keypoint has no size, but a step"
+
+
+def test_successors_are_the_nearest_by_far_on_both_sides() -> None:
+    before = np.array([[[0.0, 0], [0, 4]], [[100, 0], [100, 4]], [[50, 0], [50, 4]]])
+    after = np.array([[[99.0, 0], [99, 4]], [[1, 0], [np.nan, np.nan]], [[49, 0], [49, 4]], [[51, 0], [51, 4]]])
+    np.testing.assert_array_equal(tracking._successors(before, after), [1, 0, -1])
+    one_near = np.array([[[0.0, 0], [0, 0], [0, 0]]])
+    many = np.array([[[10.0, 0], [10, 0], [10, 0]], [[14.0, 0], [np.nan] * 2, [np.nan] * 2]])
+    ratio = 14.0 / 10.0  # mean distances, not sums: the second is further although it has one keypoint only
+    expected = 0 if ratio >= tracking._CLEAR else -1
+    np.testing.assert_array_equal(tracking._successors(one_near, many), [expected])
+    many[1, 0, 0] = 10.0 * tracking._CLEAR + 1e-6
+    np.testing.assert_array_equal(tracking._successors(one_near, many), [0])
