@@ -11,6 +11,8 @@ from calibration.camera import Camera, Intrinsics
 from calibration.errors import InputError
 from calibration.geometry import rig_covariance_of_points, triangulate_points
 from calibration.rig import CameraRig
+from calibration.synthetic import ring_rig
+from pose3d import refinement
 from pose3d.motion import Motion
 from pose3d.poses import ABSENT, BRIDGED, MEASURED, Groups, Poses
 from pose3d.refinement import (
@@ -23,6 +25,8 @@ from pose3d.refinement import (
     windows,
 )
 from pose3d.skeleton import Skeleton
+from pose3d.synthetic import simulate_animals
+from pose3d.triangulation import triangulate
 
 FRAMES, NOISE = 240, 1.5
 LENGTHS = (20.0, 26.0, 17.0)
@@ -287,3 +291,43 @@ def test_errors(session):
         refine(poses, views, groups.window(0, 100), RIG)
     with pytest.raises(InputError, match="run identify or track first"):
         refine(poses.replace(ids=np.full((FRAMES, 1), -1)), views, groups, RIG)
+
+
+def test_who_is_not_in_the_sample_moves_as_the_others_do() -> None:
+    nan = np.nan
+    learnt = Motion(
+        np.array([1, 4, 9], dtype=np.int32),
+        np.array([[1.0, nan, nan], [3.0, 2.0, nan], [4.0, nan, nan]]),
+        np.array([[5.0, 6.0, 7.0], [nan, 8.0, 9.0], [nan, nan, nan]]),
+        np.array([[10.0], [20.0], [30.0]]),
+        np.array([[0.1], [0.2], [0.3]]),
+    )
+    everyone = refinement._for_everyone(learnt, np.array([1, 2, 4, 9], dtype=np.int32))
+    np.testing.assert_array_equal(everyone.ids, [1, 2, 4, 9])
+    usual = 2.5  # median of 1, 3, 2, 4 for a keypoint that nobody's noise is known of
+    np.testing.assert_array_equal(everyone.noise, [[1, 2, usual], [3, 2, usual], [3, 2, usual], [4, 2, usual]])
+    np.testing.assert_array_equal(everyone.acceleration, [[5, 6, 7], [5, 7, 8], [5, 8, 9], [5, 7, 8]])
+    np.testing.assert_array_equal(everyone.bone_length[:, 0], [10, nan, 20, 30])
+    np.testing.assert_array_equal(everyone.bone_spread[:, 0], [0.1, nan, 0.2, 0.3])
+
+
+def test_an_individual_outside_the_sample_is_refined_too(rng: np.random.Generator) -> None:
+    truth = simulate_animals(rng, 2, 60)
+    rig = ring_rig(3, rng, radius=600.0, height=400.0)
+    views = {camera.name: Poses(camera.project(truth.points), skeleton=truth.skeleton, fps=50.0) for camera in rig}
+    slots = np.tile(np.array([[0] * 3, [1] * 3]), (60, 1, 1))
+    ids = np.tile([0, 1], (60, 1))
+    slots[:40, 1], ids[:40, 1] = -1, -1  # the second comes late
+    groups = Groups(tuple(rig.names), slots, ids)
+    early = learn_motion(triangulate(views, groups, rig).window(0, 30), *first(views, groups), rig)
+    assert list(early.ids) == [0]
+    both = refinement._for_everyone(early, np.array([0, 1], dtype=np.int32))
+    refined = refine_window(triangulate(views, groups, rig), views, groups, rig, both)
+    off = np.linalg.norm(refined.points[40:, 1] - truth.points[40:, 1], axis=-1)
+    assert np.isfinite(off).all()
+    assert np.median(off) < 0.5  # mm; pixels are exact, what is left is smoothing
+
+
+def first(views: dict[str, Poses], groups: Groups) -> tuple[dict[str, Poses], Groups]:
+    """The first 30 frames."""
+    return {name: view.window(0, 30) for name, view in views.items()}, groups.window(0, 30)
