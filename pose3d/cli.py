@@ -196,6 +196,13 @@ def evaluate(truth: Path, estimate: Path, *, unit: str | None = None, json: Json
 
     known, found = load_poses(truth, unit=unit), load_poses(estimate, unit=unit)
     pose, tracks = evaluate_pose(known, found).to_dict(), evaluate_tracks(known, found).to_dict()
+    if pose["n"] == 0:
+        from calibration.errors import InputError
+
+        raise InputError(
+            f"{estimate}: no keypoint is within an animal's size of {truth}; are both in the same world? A calibration "
+            "has a world of its own: examples/04_evaluate_render.py shows how to bring poses into another"
+        )
     if json:
         tell_json({"pose": pose, "tracks": tracks})
         return
@@ -229,12 +236,13 @@ def convert(
     from pose3d.files import load_poses, save_poses
 
     poses = load_poses(source, source_format, unit=unit, fps=fps)
-    save_poses(output, poses, output_format)
+    written = save_poses(output, poses, output_format)
     shape = dict(zip(("frames", "individuals", "keypoints", "dimensions"), poses.shape, strict=True))
     if json:
-        tell_json({"output": output, "unit": poses.unit} | shape)
+        tell_json({"output": written, "unit": poses.unit} | shape)
     else:
-        say(f"{output} written: {', '.join(f'{count} {what}' for what, count in shape.items())}, in {poses.unit}")
+        files, counts = ", ".join(map(str, written)), ", ".join(f"{count} {what}" for what, count in shape.items())
+        say(f"{files} written: {counts}, in {poses.unit}")
 
 
 @app.command

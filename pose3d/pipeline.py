@@ -85,6 +85,8 @@ def reconstruct_folder(
 
     The stages work in a hidden folder beside the output, from which the same command goes on. Raises InputError.
     """
+    if output.suffix not in (".nc", ".csv"):
+        raise InputError(f"{output}: expected the name of the 3D poses to end in .nc or .csv; others: `pose3d convert`")
     if not find_in(poses2d, "poses2d"):
         raise InputError(f"{poses2d}: expected 2D poses, a file or folder for each camera, found none")
     work = output.absolute().parent / f".{output.stem}.pose3d"

@@ -107,7 +107,7 @@ def run_windows(
     plan: Plan,
     spans: Sequence[tuple[int, int]],
     step: Callable[[int, int, State], tuple[T, State]],
-    write: Callable[[Path, T], None],
+    write: Callable[[Path, T], object],
     *,
     suffix: str,
     progress: Progress | None = None,

@@ -154,7 +154,10 @@ def drawn_skeleton(skeleton: Skeleton, table: SkeletonTable) -> Skeleton:
     for what in ("edges", "bones", "symmetry"):
         named = getattr(table, what)
         if named is not None:
-            pairs[what] = skeleton.pairs_by_name(named)
+            try:
+                pairs[what] = skeleton.pairs_by_name(named)
+            except InputError as error:
+                raise InputError(f"skeleton.{what}: {error}; correct pose3d.toml") from None
     return replace(skeleton, **pairs)
 
 

@@ -295,11 +295,13 @@ def _common(timeline: Timeline) -> Timeline:
 
 def _unequal(counts: Mapping[str, int]) -> str:
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-    shortest = min(counts, key=lambda name: counts[name])
+    lengths = list(counts.values())
+    odd = min(counts, key=lambda name: (lengths.count(counts[name]), counts[name]))
     return (
-        f"videos of unequal length: expected as many frames from every camera, got {listed}; add to pose3d.toml\n"
-        f"[sync]\ntrim = true                      # all started together: use the first {counts[shortest]} frames\n"
-        f"or\n[sync]\noffsets = {{ {shortest} = 0.0 }}     # seconds that a camera started later than the others"
+        f"videos of unequal length: expected as many frames from every camera, got {listed}; add to pose3d.toml "
+        "(`pose3d new FOLDER` writes one for `pose3d run`)\n"
+        f"[sync]\ntrim = true                      # all started together: use the first {min(lengths)} frames\n"
+        f"or\n[sync]\noffsets = {{ {odd} = 0.0 }}     # in place of 0.0, seconds that this camera started later"
     )
 
 

@@ -18,10 +18,11 @@ __all__ = ["numbers", "read_toml", "refuse_misspelt_keys", "refuse_unknown_keys"
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file, in the file's order. Raises InputError when it is missing, unreadable or no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: expected a readable TOML file, got: {reason}; check the path") from None
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path}: expected a readable TOML file, got: {error.strerror}; check the path") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: expected text in UTF-8; save the file in that encoding") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: expected TOML, got: {error}; correct that line") from None
 

@@ -53,7 +53,7 @@ READABLE = {
     "csv": "tidy table, .csv",
 }
 """Formats that `load_poses` reads."""
-WRITABLE: dict[str, Callable[[Path, Poses], None]] = {
+WRITABLE: dict[str, Callable[[Path, Poses], tuple[Path, ...] | None]] = {
     "native": write_poses,
     "csv": write_tidy,
     "trc": write_trc,
@@ -104,9 +104,9 @@ def load_poses(
     return poses if skeleton is None else _onto_skeleton(poses, skeleton, path)
 
 
-def save_poses(path: str | os.PathLike[str], poses: Poses, format: str | None = None) -> None:
+def save_poses(path: str | os.PathLike[str], poses: Poses, format: str | None = None) -> tuple[Path, ...]:
     """Write poses in a format of `WRITABLE`; default by the suffix: .nc native, .csv tidy table, .trc. Atomic; same
-    poses, same bytes.
+    poses, same bytes. Returns the files: one, but for TRC one an individual.
 
     Slots are written as they are in native files, by identity elsewhere. Raises InputError for an unknown format or
     poses that the format cannot hold.
@@ -117,7 +117,7 @@ def save_poses(path: str | os.PathLike[str], poses: Poses, format: str | None = 
         raise InputError(f"{path}: the suffix names no format; use {', '.join(_WRITTEN_SUFFIX)} or give format=")
     if told not in WRITABLE:
         raise InputError(f"{path}: cannot write format '{told}'; {nearest_name(told, WRITABLE)}")
-    WRITABLE[told](path, poses)
+    return WRITABLE[told](path, poses) or (path,)
 
 
 def _read(

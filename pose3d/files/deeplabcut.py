@@ -113,8 +113,11 @@ def write_deeplabcut(path: Path, poses: Poses) -> None:
 def _read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    with path.open(newline="", encoding="utf-8") as file:
-        head = [row for row, _ in zip(csv.reader(file), range(len(_LEVELS)), strict=False)]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            head = [row for row, _ in zip(csv.reader(file), range(len(_LEVELS)), strict=False)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: expected a DeepLabCut table, got: {error}; it is of another format") from None
     levels = [row[0] for row in head if row and row[0] in _LEVELS]
     if levels[-1:] != ["coords"]:
         raise InputError(

@@ -75,9 +75,9 @@ def read_trc(path: Path, unit: str | None = None) -> Poses:
     )
 
 
-def write_trc(path: Path, poses: Poses) -> None:
+def write_trc(path: Path, poses: Poses) -> tuple[Path, ...]:
     """Write 3D poses as TRC; several individuals as one file each, named after them: poses.trc -> poses_NAME.trc.
-    Atomic.
+    Atomic. Returns the files.
 
     By identity where known. Raises InputError for 2D poses, or where the frame rate is unknown.
     """
@@ -92,9 +92,12 @@ def write_trc(path: Path, poses: Poses) -> None:
         else list(range(poses.shape[1]))
     )
     poses = poses.by_id() if known else poses
+    files = []
     for slot, identity in enumerate(ids):
         name = (poses.names if known else {}).get(identity, f"individual_{identity}").replace("/", "_")
-        _write_individual(path if len(ids) == 1 else path.with_name(f"{path.stem}_{name}{path.suffix}"), poses, slot)
+        files.append(path if len(ids) == 1 else path.with_name(f"{path.stem}_{name}{path.suffix}"))
+        _write_individual(files[-1], poses, slot)
+    return tuple(files)
 
 
 def _write_individual(path: Path, poses: Poses, slot: int) -> None:

@@ -107,6 +107,19 @@ def test_evaluate(poses3d: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     told = capsys.readouterr().out
     assert "median" in told
     assert "idf1" in told
+    save_poses(tmp_path / "elsewhere.nc", truth.replace(points=truth.points + 1e4))
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(poses3d), str(tmp_path / "elsewhere.nc")])
+    assert "same world" in " ".join(capsys.readouterr().err.split())
+
+
+def test_convert_names_the_files_that_it_wrote(
+    poses3d: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["convert", str(poses3d), str(tmp_path / "a.trc"), "--json"])
+    written = [Path(name) for name in json.loads(capsys.readouterr().out)["output"]]
+    assert len(written) == 2
+    assert all(path.is_file() for path in written)
 
 
 def test_render_scene_and_overlay(poses3d: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,6 +150,9 @@ def test_reconstruct(poses3d: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         save_poses(tmp_path / f"poses2d/{name}.nc", poses)
     output = tmp_path / "poses3d.csv"
     line = ["reconstruct", str(tmp_path / "poses2d"), "--calibration", str(tmp_path / "calibration.toml")]
+    with pytest.raises(SystemExit):
+        main([*line, "--output", str(tmp_path / "folder")])
+    assert "to end in .nc or .csv" in " ".join(capsys.readouterr().err.split())
     main([*line, "--output", str(output), "--individuals", "2", "--json"])
     assert [stage["stage"] for stage in json.loads(capsys.readouterr().out)["stages"]][-1] == "export"
     main(["evaluate", str(poses3d), str(output), "--unit", "mm", "--json"])

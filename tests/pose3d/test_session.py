@@ -129,5 +129,7 @@ def test_pairs_of_the_session_by_name() -> None:
     assert drawn_skeleton(own, SkeletonTable()) == own
     drawn = drawn_skeleton(own, SkeletonTable(edges=(("tail", "ear"),), bones=(), symmetry=(("nose", "ear"),)))
     assert drawn == Skeleton(own.keypoints, edges=((0, 2),), bones=(), symmetry=((1, 2),), sigmas=(0.1, 0.1, 0.2))
-    with pytest.raises(InputError, match="keypoint 'nosse' is not in the skeleton; did you mean 'nose'"):
+    with pytest.raises(
+        InputError, match=r"skeleton\.bones: keypoint 'nosse' is not in the skeleton; did you mean 'nose'"
+    ):
         drawn_skeleton(own, SkeletonTable(bones=(("nosse", "tail"),)))

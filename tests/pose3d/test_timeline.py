@@ -308,3 +308,8 @@ def test_align_names_an_unknown_view() -> None:
     timeline = make_timeline({"top": 2})
     with pytest.raises(InputError, match="no camera 'Top'; did you mean 'top'"):
         align({"Top": Poses(np.ones((2, 1, 1, 2)))}, timeline)
+
+
+def test_the_odd_camera_is_the_one_whose_offset_is_asked_for() -> None:
+    with pytest.raises(InputError, match=r"offsets = \{ side = 0.0 \}"):
+        make_timeline({"top": 120, "side": 130, "mid": 120}, fps=30.0)

@@ -51,3 +51,12 @@ def test_numbers_of_a_shape() -> None:
             numbers(table, key, shape, "w")
     with pytest.raises(InputError, match=r"w: expected a key 'size', got only m, s"):
         numbers(table, "size", (2,), "w")
+
+
+def test_a_byte_order_mark_is_no_mistake_but_another_encoding_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_bytes("\ufeffx = 1\n".encode())
+    assert read_toml(path) == {"x": 1}
+    path.write_bytes("x = 'µ'".encode("latin-1"))
+    with pytest.raises(InputError, match=r"a\.toml: expected text in UTF-8"):
+        read_toml(path)

@@ -158,3 +158,10 @@ def test_there_and_back(tmp_path: Path, poses_of: Callable[..., Poses], individu
     np.testing.assert_array_equal(table.xs("x", axis=1, level="coords").to_numpy(), whole.points[..., 0].reshape(6, -1))
     with pytest.raises(InputError, match=r"written as \.csv only"):
         write_deeplabcut(tmp_path / "out.h5", poses)
+
+
+def test_other_files_and_folders_are_not_its_tables(tmp_path: Path) -> None:
+    (tmp_path / "a.slp").write_bytes(bytes(range(256)))
+    for path in (tmp_path / "a.slp", tmp_path):
+        with pytest.raises(InputError, match="expected a DeepLabCut table"):
+            read_deeplabcut(path)

@@ -86,7 +86,7 @@ def test_a_sampled_motion_model_is_the_one_that_refine_learns(recording: Recordi
         return whole.window(start, stop), part, groups.window(start, stop)
 
     for options in (RefineOptions(), RefineOptions(sample=40)):
-        mine = poses3d._learn(recording, stretch, options)
+        mine = poses3d._learn(recording, stretch, options, np.unique(whole.ids[whole.ids >= 0]))
         theirs = learn_motion(whole, views, groups, recording.rig, options)
         for name in ("ids", "noise", "acceleration", "bone_length", "bone_spread"):
             np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name), err_msg=name)
