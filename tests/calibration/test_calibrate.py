@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from calibration import calibrate
 from calibration.board import Board, BoardDetections
 from calibration.calibrate import CalibrationOptions, calibrate_rig
 from calibration.camera import Camera, Intrinsics
@@ -216,3 +218,10 @@ def test_wrong_input_is_said_by_name(rng: np.random.Generator) -> None:
     cut[0, ::2], cut[1:, 1::2] = np.nan, np.nan
     with pytest.raises(InputError, match="cut off: cam0"):
         calibrate_rig(replace(detections, corners=cut))
+
+
+def test_too_few_boards_for_two_halves_have_no_held_out_error() -> None:
+    board_t = np.full((40, 1, 3), np.nan)
+    board_t[: 2 * calibrate.LEAST_FOLD - 1] = 0.0  # one short of two halves
+    result = SimpleNamespace(board_t=board_t)
+    assert np.isnan(calibrate._held_out(None, None, result, None))  # type: ignore[arg-type]
