@@ -14,7 +14,7 @@ first, last = int(sys.argv[1]) if len(sys.argv) > 1 else 0, int(sys.argv[2]) if 
 work = Path(sys.argv[3] if len(sys.argv) > 3 else tempfile.mkdtemp())
 for seed in range(first, last + 1):
     told = {report.stage: dict(report.summary) for _, report in run_demo(work / str(seed), seed)}
-    line = f"seed {seed}: {told['simulate']['crossings']} crossings"
+    line = f"seed {seed}: {told['film']['crossings']} crossings"
     for stage in ("triangulate", "refine"):
         error, identity = told[stage]["error, % of body length"], told[stage]["identity"]
         delivered = told[stage]["delivered, % of what two cameras saw"]

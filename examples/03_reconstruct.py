@@ -1,7 +1,7 @@
 """From 2D keypoints of every camera to named 3D skeletons: python examples/03_reconstruct.py [SESSION] [OUTPUT]
 
-Needs the calibration that 01_calibrate.py wrote into OUTPUT, and recordings/<name>/poses2d/<camera>.nc in SESSION; any
-format that `load_poses` reads will do in their place.
+Needs the calibration that 01_calibrate.py wrote into OUTPUT, and results/<name>/poses2d/<camera>.nc in SESSION, which
+`pose3d demo` predicted; any format that `load_poses` reads will do in their place.
 """
 
 import sys
@@ -14,7 +14,7 @@ session = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
 output = Path(sys.argv[2] if len(sys.argv) > 2 else "example")
 
 rig = load_rig(output / "calibration.toml")
-folder = next((session / "recordings").glob("*/poses2d"))
+folder = next((session / "results").glob("*/poses2d"))
 views = {name: load_poses(folder / f"{name}.nc") for name in rig.names}
 
 groups = identify(views, rig)  # which detection of which view is which animal, over the whole recording

@@ -14,6 +14,7 @@ _HOME = {
     "Poses": "poses",
     "Skeleton": "skeleton",
     "Timeline": "timeline",
+    "assemble": "assembly",
     "associate": "association",
     "evaluate_pose": "evaluation",
     "evaluate_tracks": "evaluation",

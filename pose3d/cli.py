@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -55,7 +55,8 @@ def run(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Do all that a session file says: calibrate, read 2D poses, identify, triangulate, refine, export, draw.
+    """Do all that a session file says: calibrate, read 2D poses (or train and predict), identify, triangulate, refine,
+    export, draw.
 
     Parameters
     ----------
@@ -98,6 +99,68 @@ def calibrate(
     with progress_bars(quiet=json) as progress:
         report = calibrate_folder(folder, board, output, intrinsics, force=force, progress=progress)
     show_reports([report], json=json)
+
+
+@app.command
+def train(
+    session: Path,
+    *,
+    data: Path | None = None,
+    output: Path | None = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Train a network on the labelled frames of a session file: its tables [labels] and [train].
+
+    Parameters
+    ----------
+    session: a TOML file, or a folder with a pose3d.toml
+    data: folder that the file's patterns are relative to; only read from (default: the file's folder)
+    output: folder of the results; the network goes to its models/ (default: `results` beside the file)
+    """
+    from pose3d.config import load_session
+    from pose3d.console import progress_bars, show_reports
+    from pose3d.stages.training import train_networks
+
+    told = load_session(session, data, output)
+    with progress_bars(quiet=json) as progress:
+        show_reports(train_networks(told, force=force, progress=progress), json=json)
+
+
+@app.command
+def predict(
+    videos: list[Path],
+    /,
+    *,
+    model: Path,
+    output: Path,
+    individuals: int | None = None,
+    batch: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Find the keypoints of animals in videos with a trained network: 2D poses of each video.
+
+    Parameters
+    ----------
+    videos: video files, or folders of images
+    model: the network, .safetensors, or a folder with one for each video's name
+    output: folder for <video>.nc (2D poses) and candidates/<video>.nc (all that the network saw)
+    individuals: how many animals there are at most (default: as many as are seen)
+    batch: images at once (default: 4 on a CPU, 16 on a GPU)
+    device: auto takes a CUDA device where there is one
+    """
+    from pose3d.console import progress_bars, show_reports
+    from pose3d.nn.options import PredictOptions
+    from pose3d.pipeline import predict_files
+
+    options = PredictOptions(batch=batch, device=device)
+    with progress_bars(quiet=json) as progress:
+        reports = predict_files(
+            videos, model, output, individuals=individuals, options=options, force=force, progress=progress
+        )
+        show_reports(reports, json=json)
 
 
 @app.command
@@ -246,19 +309,25 @@ def convert(
 
 
 @app.command
-def demo(*, output: Path = Path("demo"), seed: int = 0, json: Json = False) -> None:
-    """Make a recording of three walking animals, run everything on it, and compare each stage with the truth.
+def demo(
+    *,
+    output: Path = Path("demo"),
+    seed: int = 0,
+    train: Annotated[bool, Parameter(negative="", help="make the network anew first; takes long")] = False,
+    json: Json = False,
+) -> None:
+    """Film three walking animals, run everything on the videos, and compare each stage with the truth.
 
     Parameters
     ----------
     output: folder to leave it all in
-    seed: of the animals' ways and the detector's faults
+    seed: of the animals' ways and looks
     """
     from pose3d.console import progress_bars, show_reports
     from pose3d.demo import run_demo
 
     with progress_bars(quiet=json) as progress:
-        show_reports(run_demo(output, seed, progress=progress), json=json)
+        show_reports(run_demo(output, seed, train=train, progress=progress), json=json)
 
 
 def main(tokens: list[str] | None = None) -> None:

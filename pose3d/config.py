@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from calibration.errors import InputError, nearest_name
 from calibration.files.toml_tables import read_toml
-from pose3d.session import Patterns, Session, SkeletonTable
+from pose3d.session import LabelTable, Patterns, Session, SkeletonTable
 
 __all__ = ["FILE_NAME", "OPTION_TABLES", "load_session", "options_from"]
 
@@ -24,6 +24,9 @@ OPTION_TABLES: dict[str, tuple[str, str]] = {
     "sync_calibration": ("pose3d.timeline", "SyncOptions"),
     "detect": ("calibration.detection", "DetectionOptions"),
     "calibrate": ("calibration.calibrate", "CalibrationOptions"),
+    "train": ("pose3d.nn.options", "TrainOptions"),
+    "predict": ("pose3d.nn.options", "PredictOptions"),
+    "assemble": ("pose3d.assembly", "AssemblyOptions"),
     "identify": ("pose3d.identity", "IdentityOptions"),
     "triangulate": ("pose3d.triangulation", "TriangulationOptions"),
     "refine": ("pose3d.refinement", "RefineOptions"),
@@ -98,6 +101,15 @@ class _Poses2D(BaseModel):
     format: str | None = None
 
 
+class _Labels(BaseModel):
+    model_config = _STRICT
+    files: str
+    camera: str = LabelTable.camera
+    frames: tuple[int, int] | None = None
+    missing: Literal["error", "skip"] = "error"
+    video: str | None = None
+
+
 class _Skeleton(BaseModel):
     model_config = _STRICT
     keypoints: tuple[str, ...] | None = None
@@ -138,6 +150,8 @@ def load_session(path: Path, data: Path | None = None, output: Path | None = Non
     for name in {"sync", "sync_calibration"} & set(names):
         if options[name].timestamps is not None:
             options[name] = replace(options[name], timestamps=data / options[name].timestamps)
+    if "predict" in options and options["predict"].model is not None:
+        options["predict"] = replace(options["predict"], model=data / options["predict"].model)
     cameras = told["cameras"]
     return Session(
         file=path,
@@ -156,6 +170,7 @@ def load_session(path: Path, data: Path | None = None, output: Path | None = Non
         intrinsics=told["calibration"].intrinsics,
         poses2d_format=told["poses2d"].format,
         skeleton=SkeletonTable(**told["skeleton"].model_dump()),
+        labels=tuple(LabelTable(**labels.model_dump()) for labels in told["labels"]),
         options=options,
     )
 
@@ -175,7 +190,7 @@ def options_from(cls: type[Any], table: Mapping[str, Any], where: str) -> Any:
 def _validated(tables: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Every table as its model or options dataclass. Raises one InputError with all mistakes in the file."""
     mistakes: list[str] = []
-    valid = [*_TABLES, *OPTION_TABLES]
+    valid = [*_TABLES, "labels", *OPTION_TABLES]
     mistakes += [f"{key}: unknown table; {nearest_name(key, valid)}" for key in tables if key not in valid]
     told: dict[str, Any] = {}
     for name, model in _TABLES.items():
@@ -183,6 +198,9 @@ def _validated(tables: Mapping[str, Any], path: Path) -> dict[str, Any]:
             told[name] = _model(model, tables[name], name, mistakes)
         else:
             told[name] = None if name == "board" else model.model_construct()
+    several = tables.get("labels", [])
+    several = several if isinstance(several, list) else [several]
+    told["labels"] = [_model(_Labels, table, "labels", mistakes) for table in several]
     for name, (module, cls) in OPTION_TABLES.items():
         if name in tables:
             told[name] = _options(getattr(import_module(module), cls), tables[name], name, mistakes)

@@ -105,7 +105,8 @@ def show_numbers(title: str, numbers: Mapping[str, Any]) -> None:
 
 @contextmanager
 def progress_bars(quiet: bool) -> Iterator[Callback]:
-    """A progress callback that draws a bar for each thing in work and says when numba compiles.
+    """A progress callback that draws a bar for each thing in work and says when numba compiles. What it is told up to
+    the first comma names the bar; the rest may change, such as an error that falls.
 
     quiet: nobody asked for bars (--json); nor does a pipe or a log file. Ctrl-C ends the block with KeyboardInterrupt,
     at the next step at the latest: Python drops the exception where it strikes inside a destructor.
@@ -127,11 +128,12 @@ def progress_bars(quiet: bool) -> Iterator[Callback]:
 
             def progress(what: str, done: int, total: int) -> None:
                 check()
-                if what not in tasks:
-                    tasks[what] = bars.add_task(escape(what), total=total)
-                bars.update(tasks[what], completed=done, total=total)
+                name = what.partition(",")[0]
+                if name not in tasks:
+                    tasks[name] = bars.add_task(escape(what), total=total)
+                bars.update(tasks[name], completed=done, total=total, description=escape(what))
                 if done >= total:
-                    bars.remove_task(tasks.pop(what))
+                    bars.remove_task(tasks.pop(name))
 
             yield progress
 

@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import chi2
 
 from calibration.board import Board
+from calibration.camera import Camera
 from calibration.files import load_rig, save_rig
 from calibration.files.atomic import write_bytes
 from calibration.rig import CameraRig
@@ -24,14 +25,24 @@ from calibration.transforms import similarity
 from pose3d.config import load_session
 from pose3d.evaluation import evaluate_pose, evaluate_tracks
 from pose3d.files import load_poses, read_groups, save_poses
+from pose3d.filming import Look, film, make_look, visible_keypoints
 from pose3d.pipeline import run_session
 from pose3d.poses import Groups, Poses
-from pose3d.records import Plan, Progress, StageReport, run_stage
-from pose3d.synthetic import SimulatedViews, body_length, count_crossings, simulate_animals, simulate_views
+from pose3d.records import Plan, Progress, StageReport, fingerprint_product, run_stage
+from pose3d.rehearsal import COARSE, FINE, SCENES, film_labels
+from pose3d.synthetic import body_length, count_crossings, simulate_animals
+from pose3d.video import MovieWriter
 
 __all__ = ["Simulation", "compare", "run_demo", "simulate", "write_session"]
 
-VERSION = 1
+VERSION = 2
+SHIPPED = Path(__file__).parent / "nn" / "quadruped.safetensors"
+"""Made by `pose3d demo --train`."""
+MODEL = Path("models/quadruped.safetensors")
+_MODEL_FILES = (str(MODEL), str(MODEL.with_suffix(".json")))
+VIDEO_QUALITY = 23
+NEAR_PX = 10.0
+"""A keypoint counts for an animal if it is found so near to the animal's own."""
 CAMERAS, ANIMALS, FRAMES, BOARD_FRAMES = 4, 3, 200, 24
 RADIUS, HEIGHT, REACH = 650.0, 450.0, 150.0  # mm: of the ring of cameras, and how far the board is carried about
 BOARD = Board(8, 6, 36.0, 27.0)
@@ -41,22 +52,33 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
-    """The truth: the rig, the animals (Poses 3D with ids), what a detector saw of them, and where the board was
-    in each frame of its footage: world_from_board as R (3, 3) and t (3,)."""
+    """The truth: the rig, the animals (Poses 3D with ids), how they look, visible (views, frames, animals, keypoints),
+    and where the board was in each frame of its footage: world_from_board as R (3, 3) and t (3,)."""
 
     rig: CameraRig
     animals: Poses
-    seen: SimulatedViews
+    look: Look
+    visible: NDArray[np.bool_]
     board_poses: tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]
 
+    def in_view(self, name: str) -> Poses:
+        """The keypoints that a camera sees, where it sees them (Poses 2D with ids)."""
+        shown = self.visible[self.rig.names.index(name)]
+        xy = np.where(shown[..., None], self.rig[name].project(self.animals.points), np.nan)
+        return self.animals.replace(points=xy, score=None, unit="px")
 
-def run_demo(output: Path, seed: int, *, progress: Progress | None = None) -> Iterator[tuple[str, StageReport]]:
-    """Write a synthetic session into a folder, run it like any session, and yield each stage's report with its error.
 
-    The same seed gives the same session; stages that are finished are skipped, as in any run.
+def run_demo(
+    output: Path, seed: int, *, train: bool = False, progress: Progress | None = None
+) -> Iterator[tuple[str, StageReport]]:
+    """Film a synthetic session into a folder, run it like any session, and yield each stage's report with its error.
+
+    The same seed gives the same session; stages that are finished are skipped, as in any run. train: make the network
+    anew instead of taking the one that comes with pose3d.
     """
     truth = simulate(seed)
     yield "", write_session(output, truth, seed, progress=progress)
+    yield "", (make_network if train else take_network)(output, progress)
     session = load_session(output)
     for recording, report in run_session(session, progress=progress):
         errors = compare(report.stage, truth, session.output, session.results(RECORDING))
@@ -64,21 +86,23 @@ def run_demo(output: Path, seed: int, *, progress: Progress | None = None) -> It
 
 
 def simulate(seed: int) -> Simulation:
-    """Cameras on a ring, a board carried about between them, animals that cross, and what a faulty detector saw."""
+    """Cameras on a ring, a board carried about between them, animals that cross, and what each camera sees of them."""
     rng = np.random.default_rng(seed)
     rig = ring_rig(CAMERAS, rng, radius=RADIUS, height=HEIGHT)
     animals = simulate_animals(rng, ANIMALS, FRAMES)
-    seen = simulate_views(animals, rig, rng)
     R, t = board_motion(rig, BOARD, BOARD_FRAMES, rng, reach=REACH)
-    return Simulation(rig, animals, seen, tuple(zip(R, t, strict=True)))
+    visible = np.array([[visible_keypoints(camera, points) for points in animals.points] for camera in rig])
+    look = make_look(rng, ANIMALS, rig)
+    return Simulation(rig, animals, look, visible, tuple(zip(R, t, strict=True)))
 
 
 def write_session(folder: Path, truth: Simulation, seed: int, *, progress: Progress | None = None) -> StageReport:
-    """A session folder as a user has it: board pictures, board.toml, 2D poses, pose3d.toml; truth/ beside them."""
+    """A session folder as a user has it: board pictures, board.toml, videos, pose3d.toml; truth/ beside them."""
     images = [f"calibration/{camera.name}/frame_{f:04d}.jpg" for f in range(BOARD_FRAMES) for camera in truth.rig]
-    poses = {name: f"recordings/{RECORDING}/poses2d/{name}.nc" for name in truth.rig.names}
-    names = (*images, *poses.values(), "board.toml", "pose3d.toml", "truth/calibration.toml", "truth/poses3d.nc")
-    plan = Plan(folder, "simulate", VERSION, {}, {"seed": seed}, names)
+    videos = {name: f"recordings/{RECORDING}/{name}.mp4" for name in truth.rig.names}
+    known = {name: f"truth/poses2d/{name}.nc" for name in truth.rig.names}
+    names = (*images, *videos.values(), *known.values(), "board.toml", "pose3d.toml")
+    plan = Plan(folder, "film", VERSION, {}, {"seed": seed}, (*names, "truth/calibration.toml", "truth/poses3d.nc"))
 
     def work() -> dict[str, Any]:
         def rendered(number: int) -> bytes:
@@ -91,8 +115,13 @@ def write_session(folder: Path, truth: Simulation, seed: int, *, progress: Progr
                 write_bytes(folder / images[done], data)
                 if progress:
                     progress("rendering the board", done + 1, len(images))
-        for name, path in poses.items():
-            save_poses(folder / path, truth.seen.views[name])
+            filming = [pool.submit(_write_video, folder / videos[c.name], truth, c, seed) for c in truth.rig]
+            for done, video in enumerate(filming):
+                video.result()
+                if progress:
+                    progress("filming the animals", done + 1, len(filming))
+        for name, path in known.items():
+            save_poses(folder / path, truth.in_view(name))
         write_bytes(folder / "board.toml", _board_toml(BOARD).encode())
         write_bytes(folder / "pose3d.toml", _SESSION.encode())
         save_rig(folder / "truth/calibration.toml", truth.rig)
@@ -103,8 +132,43 @@ def write_session(folder: Path, truth: Simulation, seed: int, *, progress: Progr
             "animals": ANIMALS,
             "frames": FRAMES,
             "crossings": count_crossings(truth.animals),
-            "keypoints seen by two cameras": float((truth.seen.found.sum(axis=0) > 1).mean()),
+            "keypoints that two cameras see": float((truth.visible.sum(axis=0) > 1).mean()),
         }
+
+    return run_stage(plan, work)
+
+
+def _write_video(path: Path, truth: Simulation, camera: Camera, seed: int) -> None:
+    with MovieWriter(path, truth.animals.fps, camera.intrinsics.size, crf=VIDEO_QUALITY) as movie:
+        for image, _ in film(truth.animals, camera, truth.look, seed):
+            movie.write(image)
+
+
+def take_network(folder: Path, progress: Progress | None = None) -> StageReport:
+    """The network that comes with pose3d, into the session."""
+    inputs = {path.name: fingerprint_product(path) for path in (SHIPPED, SHIPPED.with_suffix(".json"))}
+
+    def work() -> dict[str, Any]:
+        for path in (SHIPPED, SHIPPED.with_suffix(".json")):
+            write_bytes(folder / MODEL.with_suffix(path.suffix), path.read_bytes())
+        return {"network": "comes with pose3d; --train makes it anew"}
+
+    return run_stage(Plan(folder, "take network", VERSION, inputs, {}, _MODEL_FILES), work)
+
+
+def make_network(folder: Path, progress: Progress | None = None) -> StageReport:
+    """A network trained on filmed scenes of other seeds, into the session."""
+    from pose3d.nn.network import save_network
+    from pose3d.nn.train import train_network
+
+    plan = Plan(folder, "train network", VERSION, {}, {"coarse": COARSE, "fine": FINE, "scenes": SCENES}, _MODEL_FILES)
+
+    def work() -> dict[str, Any]:
+        labels = film_labels(folder / "training", RADIUS, HEIGHT, progress=progress)
+        coarse = train_network(labels, plan.unfinished / "coarse", COARSE, progress=progress)
+        network = train_network(labels, plan.unfinished / "fine", FINE, start=coarse, progress=progress)
+        save_network(folder / MODEL, network, half=True)
+        return {name: value for name, value in network.metrics.items() if not isinstance(value, list)}
 
     return run_stage(plan, work)
 
@@ -114,7 +178,9 @@ def compare(stage: str, truth: Simulation, results: Path, recording: Path) -> di
     if stage.startswith("calibrate"):
         return {"error": _rig_error(truth, load_rig(results / "calibration.toml"))}
     if stage == "identify":
-        return {"error": _grouping_error(truth, read_groups(recording / "groups.nc"))}
+        return {"error": _grouping_error(truth, read_groups(recording / "groups.nc"), recording / "poses2d")}
+    if stage == "assemble":
+        return {"error": _view_errors(truth, recording / "assembled")}
     if stage in ("triangulate", "refine"):
         name = {"triangulate": "triangulated.nc", "refine": "poses3d.nc"}[stage]
         return _pose_errors(truth, load_poses(recording / name), load_rig(results / "calibration.toml"))
@@ -137,28 +203,48 @@ def _rig_error(truth: Simulation, rig: CameraRig) -> dict[str, float]:
     }
 
 
-def _grouping_error(truth: Simulation, groups: Groups) -> dict[str, float]:
+def _view_errors(truth: Simulation, folder: Path) -> dict[str, Any]:
+    """What was found of that which each camera sees, all cameras together."""
+    errors = {name: evaluate_pose(truth.in_view(name), load_poses(folder / f"{name}.nc")) for name in truth.rig.names}
+    return {
+        "error, px, median": {name: pose.median for name, pose in errors.items()},
+        "found, % of what the camera sees": {name: 100 * pose.delivered for name, pose in errors.items()},
+    }
+
+
+def _grouping_error(truth: Simulation, groups: Groups, poses2d: Path) -> dict[str, float]:
     """How many detections stand with the right animal: the best assignment of ids to animals over the recording."""
     counts = np.zeros((ANIMALS, int(groups.ids.max()) + 1), dtype=int)
-    grouped = 0
+    grouped = theirs = 0
     for v, name in enumerate(groups.view_names):
+        identity = _identified(truth.in_view(name), load_poses(poses2d / f"{name}.nc"))
         frame, group = np.nonzero(groups.slots[:, :, v] >= 0)
-        who = truth.seen.identity[name][frame, groups.slots[frame, group, v]]
-        grouped += len(who)
+        who = identity[frame, groups.slots[frame, group, v]]
+        grouped, theirs = grouped + len(who), theirs + int((identity >= 0).sum())
         np.add.at(counts, (who[who >= 0], groups.ids[frame, group][who >= 0]), 1)
     right = int(counts[linear_sum_assignment(-counts)].sum())
-    theirs = sum(int((who >= 0).sum()) for who in truth.seen.identity.values())
     return {
-        "detections with the right animal, %": 100 * right / theirs,
+        "detections with the right animal, %": 100 * right / max(theirs, 1),
         "wrongly grouped, %": 100 * (1 - right / max(grouped, 1)),
     }
+
+
+def _identified(truth: Poses, found: Poses) -> NDArray[np.int64]:
+    """(frames, slots) which animal each detection is, -1 = none: the one with most keypoints near its own."""
+    identity = np.full(found.points.shape[:2], -1)
+    for row in range(len(found.frame)):
+        apart = np.linalg.norm(found.points[row][:, None] - truth.points[row][None], axis=-1)
+        near = (apart < NEAR_PX).sum(axis=-1)
+        slot, animal = linear_sum_assignment(-near)
+        identity[row, slot] = np.where(near[slot, animal] > 0, truth.ids[row, animal], -1)
+    return identity
 
 
 def _pose_errors(truth: Simulation, estimate: Poses, rig: CameraRig) -> dict[str, Any]:
     """Identity and distance errors in the true world; only keypoints that two cameras saw can be expected."""
     R, t = _world_from(rig.subset(truth.rig.names), truth.rig)
     estimate = estimate.replace(points=estimate.points @ R.T + t)
-    seen = truth.seen.found.sum(axis=0) > 1
+    seen = truth.visible.sum(axis=0) > 1
     expected = truth.animals.replace(
         points=np.where(seen[..., None], truth.animals.points, np.nan), ids=truth.animals.ids
     )
@@ -207,6 +293,9 @@ recordings = ["{RECORDING}"]
 
 [board]
 file = "board.toml"
+
+[predict]
+model = "{MODEL}"
 
 [scene]
 size = [960, 720]

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from calibration.errors import InputError, nearest_name
 from calibration.files import load_rig
 from calibration.footage import find_sources
+from calibration.rig import CameraRig
+from pose3d.assembly import AssemblyOptions
 from pose3d.identity import IdentityOptions
+from pose3d.nn.options import PredictOptions, TrainOptions
 from pose3d.records import Progress, StageReport
 from pose3d.session import Patterns, Session, find_files, find_in, find_recordings
 from pose3d.stages.pictures import draw_overlay, draw_scene
-from pose3d.stages.poses2d import import_poses2d
+from pose3d.stages.poses2d import expect_footage, import_poses2d
 from pose3d.stages.poses3d import export_poses, identify_views, refine_poses, triangulate_groups
+from pose3d.stages.prediction import assemble_views, find_networks, predict_videos
 from pose3d.stages.recording import Recording
 from pose3d.stages.rig import calibrate_footage, take_calibration
+from pose3d.stages.training import MODELS, NETWORK, train_networks
 
-__all__ = ["calibrate_folder", "reconstruct_folder", "run_session"]
+__all__ = ["calibrate_folder", "predict_files", "reconstruct_folder", "run_session"]
 
 CALIBRATION = "calibration.toml"
 
@@ -25,7 +32,8 @@ CALIBRATION = "calibration.toml"
 def run_session(
     session: Session, recording: str | None = None, *, force: bool = False, progress: Progress | None = None
 ) -> Iterator[tuple[str, StageReport]]:
-    """Run every stage of a session, yielding (recording, report) after each; the recording is "" for the session's rig.
+    """Run every stage of a session, yielding (recording, report) after each; the recording is "" for the session's rig
+    and networks. A recording without 2D poses is predicted from its videos, where there are a network or labels.
 
     recording: only this one. force: run stages whose inputs did not change, too. Results lie in the session's output
     folder; a session without recordings ends with its calibration. Raises InputError.
@@ -34,14 +42,21 @@ def run_session(
     if recording is not None and recording not in names:
         raise InputError(f"recording '{recording}' is not in {session.data}; {nearest_name(recording, names)}")
     yield "", _calibrated(session, force, progress)
+    trained = False
     for name in names if recording is None else (recording,):
         calibration = session.output / CALIBRATION
         own = session.data / "recordings" / name / CALIBRATION
         if own.is_file():
             calibration = session.results(name) / CALIBRATION
             yield name, take_calibration(calibration, own, unit=session.unit, rename=session.rename, force=force)
-        yield name, import_poses2d(session, name, load_rig(calibration), force=force, progress=progress)
-        job = _recording(session, name, calibration, force, progress)
+        rig, sources, predicted = load_rig(calibration), find_files(session, "poses2d", name), None
+        if not sources and (session.labels or _model(session)) and find_files(session, "video", name):
+            if not trained and _model(session) is None:
+                yield from (("", report) for report in train_networks(session, force=force, progress=progress))
+                trained = True
+            sources = predicted = yield from _predicted(session, name, rig, force, progress)
+        yield name, import_poses2d(session, name, rig, predicted=predicted, force=force, progress=progress)
+        job = _recording(session, name, calibration, tuple(sources), force, progress)
         for stage in (identify_views, triangulate_groups, refine_poses):
             yield name, stage(job)
         yield name, export_poses(job, job.folder / "poses3d.csv")
@@ -102,16 +117,89 @@ def reconstruct_folder(
     )
     yield take_calibration(work / CALIBRATION, calibration, unit=unit, force=force)
     yield import_poses2d(session, work.name, load_rig(work / CALIBRATION), force=force, progress=progress)
-    job = _recording(session, work.name, work / CALIBRATION, force, progress)
+    cameras = tuple(find_files(session, "poses2d", work.name))
+    job = _recording(session, work.name, work / CALIBRATION, cameras, force, progress)
     for stage in (identify_views, triangulate_groups, refine_poses):
         yield stage(job)
     yield export_poses(job, output.absolute())
 
 
-def _recording(session: Session, name: str, calibration: Path, force: bool, progress: Progress | None) -> Recording:
+def predict_files(
+    videos: Sequence[Path],
+    model: Path,
+    output: Path,
+    *,
+    individuals: int | None = None,
+    options: PredictOptions | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[StageReport]:
+    """2D poses of videos or folders of images, <name>.nc in the folder `output`, and candidates/<name>.nc.
+
+    model: a network, or a folder with one for each name. individuals: at most so many in each video. Raises InputError.
+    """
+    named: dict[str, Path] = {}
+    for video in videos:
+        name = video.name if video.is_dir() else video.stem
+        if not video.exists():
+            raise InputError(f"{video}: expected a video file or a folder of images, found nothing; correct the path")
+        if name in named:
+            raise InputError(f"{video}: expected videos of different names, got {named[name]} too; predict it apart")
+        named[name] = video
+    told: dict[str, Any] = {"force": force, "progress": progress}
+    seen = predict_videos(output, named, find_networks(model, named), options, **told)
+    yield seen
+    assembly = AssemblyOptions(individuals=individuals)
+    yield assemble_views(output, named, assembly, fps=seen.summary["frames/s"], place="{camera}.nc", **told)
+
+
+def _predicted(
+    session: Session, name: str, rig: CameraRig, force: bool, progress: Progress | None
+) -> Generator[tuple[str, StageReport], None, dict[str, Path]]:
+    """Predict and assemble a recording's videos: yields (recording, report), returns {camera: 2D poses}."""
+    videos, folder = find_files(session, "video", name), session.results(name)
+    expect_footage(videos, rig, session)
+    options = session.options.get("predict") or PredictOptions()
+    networks = _networks(session, videos)
+    assembly = session.options.get("assemble") or AssemblyOptions()
+    identify = session.options.get("identify") or IdentityOptions()
+    if assembly.individuals is None:  # a view may see fewer animals than there are, but no more
+        assembly = replace(assembly, individuals=identify.individuals)
+    told: dict[str, Any] = {"keypoints": session.skeleton.keypoints, "window": session.window}
+    told |= {"force": force, "progress": progress}
+    seen = predict_videos(folder, videos, networks, options, **told)
+    yield name, seen
+    yield name, assemble_views(folder, videos, assembly, fps=seen.summary["frames/s"], **told)
+    return {camera: folder / f"assembled/{camera}.nc" for camera in videos}
+
+
+def _model(session: Session) -> Path | None:
+    """The network, or folder of networks, that the session names."""
+    options: PredictOptions | None = session.options.get("predict")
+    return None if options is None else options.model
+
+
+def _networks(session: Session, cameras: Iterable[str]) -> dict[str, Path]:
+    """{camera: network}: the session's given one or ones, else what its own training left."""
+    model, trained = _model(session), session.output / MODELS
+    if model is not None:
+        return find_networks(model, cameras)
+    if not (session.options.get("train") or TrainOptions()).per_camera:
+        return find_networks(trained / f"{NETWORK}.safetensors", cameras)
+    return {c: find_networks(trained / f"{c}.safetensors", (c,))[c] for c in cameras}
+
+
+def _recording(
+    session: Session,
+    name: str,
+    calibration: Path,
+    cameras: tuple[str, ...],
+    force: bool,
+    progress: Progress | None,
+) -> Recording:
     return Recording(
         folder=session.results(name),
-        cameras=tuple(find_files(session, "poses2d", name)),
+        cameras=cameras,
         rig=load_rig(calibration),
         calibration=calibration,
         options=session.options,

@@ -1,24 +1,27 @@
-"""What would the pose3d.toml of this folder say? Cameras, footage, 2D poses, board and calibration, as found."""
+"""What would the pose3d.toml of this folder say? Cameras, footage, 2D poses, labels and calibration, as found."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calibration.errors import InputError
 from calibration.files import load_board, load_rig
 from calibration.files.atomic import write_bytes
 from calibration.footage import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from pose3d.session import ENDINGS, Patterns, Session, find_files, find_recordings
+from pose3d.session import ENDINGS, LabelTable, Patterns, Session, find_files, find_labels, find_recordings
 
 __all__ = ["Findings", "look_around", "write_session"]
 
 _BOARD_WORDS = re.compile(r"calib|charuco|checker|board", re.IGNORECASE)
 _CAMERA_WORDS = ("cam", "camera", "view", "kamera")
 _LOOK_AT = 20000  # files
+_LABELS = "labels/{camera}"
+_OWN_FOLDERS = ("labels", "models")
+"""What lies in these is neither 2D poses nor footage."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Findings:
 
     patterns: {field of Patterns: pattern} that differ from the house's layout. cameras, recordings: names. board,
     calibration: paths relative to the folder, or None; rig_unit: None where the calibration does not say.
+    labels: pattern of labelled frames, or None. model: a network, or a folder of several, or None.
     """
 
     patterns: dict[str, str]
@@ -35,10 +39,13 @@ class Findings:
     board: str | None
     calibration: str | None
     rig_unit: str | None
+    labels: str | None = None
+    model: str | None = None
 
     def lines(self) -> list[str]:
         """For people: one line for each thing."""
-        places = [f"{what}: {pattern}" for what, pattern in self.patterns.items()]
+        told = self.patterns | {"labels": self.labels, "network": self.model}
+        places = [f"{what}: {pattern}" for what, pattern in told.items() if pattern is not None]
         return [
             f"cameras: {', '.join(self.cameras) or 'none found'}",
             f"recordings: {', '.join(self.recordings) or 'none found'}",
@@ -66,7 +73,8 @@ def write_session(folder: Path, *, force: bool = False) -> tuple[Path, list[str]
 def look_around(folder: Path) -> Findings:
     """Look for the files of a session: in the house's layout first, else wherever names differ only by the camera."""
     house = _session(folder, Patterns())
-    files, pictures = _tree(folder)
+    everything, pictures = _tree(folder)
+    files = [f for f in everything if f.partition("/")[0] not in _OWN_FOLDERS]
     guesses = {
         "calibration": _first_guess(
             [p for p in (*pictures, *_ending(files, VIDEO_SUFFIXES)) if _BOARD_WORDS.search(p)]
@@ -88,7 +96,25 @@ def look_around(folder: Path) -> Findings:
     board = next((p for p in tomls if _reads(load_board, folder / p)), None)
     rigs = [p for p in tomls if _reads(load_rig, folder / p) or _reads(_rig_in_no_unit, folder / p)]
     unit = None if not rigs or not _reads(load_rig, folder / rigs[0]) else load_rig(folder / rigs[0]).unit
-    return Findings(patterns, tuple(cameras), recordings, board, rigs[0] if rigs else None, unit)
+    found = Findings(patterns, tuple(cameras), recordings, board, rigs[0] if rigs else None, unit)
+    return replace(found, labels=_labels(house), model=_model(everything))
+
+
+def _labels(house: Session) -> str | None:
+    """The house's pattern where there are labels, else the folder of a DeepLabCut project."""
+    try:
+        find_labels(house, LabelTable(_LABELS))
+    except InputError:
+        projects = [path.parent for path in sorted(house.data.glob("*/config.yaml"))]
+        projects = [path for path in projects if (path / "labeled-data").is_dir()]
+        return projects[0].relative_to(house.data).as_posix() if projects else None
+    return _LABELS
+
+
+def _model(files: list[str]) -> str | None:
+    """The network in models/, or that folder where there are several."""
+    networks = [f for f in files if f.startswith("models/") and f.endswith(".safetensors")]
+    return None if not networks else networks[0] if len(networks) == 1 else "models"
 
 
 def _session(folder: Path, patterns: Patterns) -> Session:
@@ -103,7 +129,7 @@ def _tree(folder: Path) -> tuple[list[str], list[str]]:
         place = path.relative_to(folder)
         if place.parts[0] == "results" or any(part.startswith(".") for part in place.parts) or not path.is_file():
             continue
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+        if path.suffix.lower() in IMAGE_SUFFIXES and place.parts[0] not in _OWN_FOLDERS:
             pictures[place.parent.as_posix()] = None
         else:
             files.append(place.as_posix())
@@ -172,6 +198,10 @@ def _text(found: Findings) -> str:
         board=f'file = "{found.board}"' if from_board else '# file = "board.toml"',
         board_table="" if from_board else "# ",
         calibration_table="" if give else "# ",
+        labels_table="" if found.labels else "# ",
+        labels=found.labels or _LABELS,
+        model_table="" if found.model else "# ",
+        model=found.model or "models/network.safetensors",
         calibration=f'{"" if give else "# "}file = "{found.calibration or "calibration.toml"}"',
     )
 
@@ -199,6 +229,15 @@ _TEMPLATE = """\
 # A finished calibration, instead of footage of a board.
 {calibration_table}[calibration]
 {calibration}
+
+# Frames that were labelled by hand (SLEAP, DeepLabCut): a network learns from them to predict recordings that have only
+# videos. Alone: `pose3d train`.
+{labels_table}[labels]
+{labels_table}files = "{labels}"
+
+# A network that was trained before, instead.
+{model_table}[predict]
+{model_table}model = "{model}"
 
 # [skeleton]                  # where the files of the 2D poses do not say
 # edges = [["nose", "neck"], ["neck", "tail_base"]]       # drawn as lines

@@ -14,12 +14,14 @@ from pose3d.skeleton import Skeleton
 
 __all__ = [
     "ENDINGS",
+    "LabelTable",
     "Patterns",
     "Session",
     "SkeletonTable",
     "drawn_skeleton",
     "find_files",
     "find_in",
+    "find_labels",
     "find_recordings",
 ]
 
@@ -29,6 +31,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {
     "intrinsics": (*VIDEO_ENDINGS, ""),
     "poses2d": (".nc", ".analysis.h5", ".slp", ".h5", ".csv", "_json", ""),
     "video": (*VIDEO_ENDINGS, ""),
+    "labels": (".pkg.slp", ".slp", ".h5", ".csv", ""),
 }
 """What a pattern without an ending may end in, the preferred one first; "" is a folder."""
 
@@ -63,6 +66,23 @@ class SkeletonTable:
 
 
 @dataclass(frozen=True)
+class LabelTable:
+    """Where labelled frames lie: one `[labels]` or `[[labels]]`, paths relative to the data folder.
+
+    files: SLEAP projects, DeepLabCut tables or projects' folders; {camera} stands for the camera's name. camera: whose
+    a file without {camera} is, "" = several or unknown. frames: (first, last) to take, None = all. missing: "error", or
+    "skip" to leave out labels whose image is missing. video: where the labelled videos lie, if not where a SLEAP
+    project says.
+    """
+
+    files: str
+    camera: str = ""
+    frames: tuple[int, int] | None = None
+    missing: str = "error"
+    video: str | None = None
+
+
+@dataclass(frozen=True)
 class Session:
     """One session, as `pose3d.toml` describes it.
 
@@ -71,7 +91,8 @@ class Session:
     empty = find them. rename: a camera's name in the given calibration -> its name here.
     board: a path relative to data, a Board, or None. calibration: path of a given one relative to data, or None;
     intrinsics: of a calibration whose intrinsics are taken and only the cameras' places sought, or None.
-    options: options dataclasses by the name of their table. window: frames per window of every stage.
+    labels: where frames to train a network on lie. options: options dataclasses by the name of their table.
+    window: frames per window of every stage.
     """
 
     file: Path
@@ -89,6 +110,7 @@ class Session:
     intrinsics: str | None = None
     poses2d_format: str | None = None
     skeleton: SkeletonTable = SkeletonTable()
+    labels: tuple[LabelTable, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     window: int = 1000
 
@@ -116,6 +138,32 @@ def find_files(session: Session, what: str, recording: str = "") -> dict[str, Pa
                 f"correct `cameras.{what}` or `cameras.names` in {session.file}"
             )
     return {name: next(iter(paths.values())) for name, paths in found.items()}
+
+
+def find_labels(session: Session, table: LabelTable) -> list[tuple[str, Path, Path | None]]:
+    """(camera, labels, the video that was labelled or None) of every file of a table; of the session's cameras only,
+    where it names them. Raises InputError where there is none, or a video is missing."""
+    found = _matching(session.data, table.files, "labels")
+    wanted = ("", *session.cameras) if session.cameras else tuple(found)
+    named = {name or table.camera: path for name, path in found.items() if name in wanted}
+    if not named:
+        raise InputError(
+            f"{session.data / table.files}: expected labelled frames, found none; correct `labels.files` in "
+            f"{session.file}"
+        )
+    files = []
+    for name, path in named.items():
+        video = None
+        if table.video is not None:
+            pattern = table.video.replace("{camera}", name)
+            video = next(iter(_matching(session.data, pattern, "video").values()), None)
+            if video is None:
+                raise InputError(
+                    f"camera '{name}': expected the labelled video {session.data / pattern}, found nothing there; "
+                    f"correct `labels.video` in {session.file}"
+                )
+        files.append((name, path, video))
+    return files
 
 
 def find_in(folder: Path, what: str) -> dict[str, Path]:
@@ -193,9 +241,11 @@ def _folders(root: Path, pattern: str) -> list[str]:
 
 
 def _holds(path: Path, what: str) -> bool:
-    """Whether a folder holds what it should: OpenPose's JSON, or images. A file always does."""
+    """Whether a folder holds what it should: OpenPose's JSON, DeepLabCut's labels, or images. A file always does."""
     if not path.is_dir():
         return True
+    if what == "labels":
+        return (path / "config.yaml").is_file() or any(path.glob("CollectedData*"))
     suffixes = (".json",) if what == "poses2d" else IMAGE_SUFFIXES
     return any(file.suffix.lower() in suffixes for file in path.iterdir())
 

@@ -27,10 +27,12 @@ FLOORS = {
     ],
     "pose3d": [
         ["skeleton", "records"],
-        ["poses"],
-        ["timeline", "labels", "video", "kalman", "files", "synthetic", "session"],
+        ["poses", "bodies"],
+        ["labels"],
+        ["timeline", "video", "kalman", "files", "synthetic", "shading", "session"],
         [
             "nn",
+            "filming",
             "assembly",
             "association",
             "triangulation",
@@ -40,7 +42,7 @@ FLOORS = {
             "smoothing",
             "evaluation",
         ],
-        ["motion"],
+        ["motion", "rehearsal"],
         ["refinement"],
         ["identity", "active"],
         ["render"],

@@ -13,8 +13,10 @@ import numpy as np
 from calibration.errors import InputError, nearest_name
 from pose3d.files.deeplabcut import is_deeplabcut_csv, read_deeplabcut, write_deeplabcut
 from pose3d.files.hdf5 import open_hdf5
+from pose3d.files.labels import MISSING_IMAGES, load_labels
 from pose3d.files.native import count_frames, join_poses, read_poses, read_windows, write_poses
-from pose3d.files.native_groups import join_groups, read_candidates, read_groups, write_candidates, write_groups
+from pose3d.files.native_candidates import count_candidates, join_candidates, read_candidates, write_candidates
+from pose3d.files.native_groups import join_groups, read_groups, write_groups
 from pose3d.files.netcdf import rows_of
 from pose3d.files.openpose import BODY_25, BODY_25B, read_openpose
 from pose3d.files.sleap import read_analysis, read_slp
@@ -26,11 +28,15 @@ from pose3d.skeleton import Skeleton
 __all__ = [
     "BODY_25",
     "BODY_25B",
+    "MISSING_IMAGES",
     "READABLE",
     "WRITABLE",
+    "count_candidates",
     "count_frames",
+    "join_candidates",
     "join_groups",
     "join_poses",
+    "load_labels",
     "load_poses",
     "read_candidates",
     "read_groups",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from pose3d.skeleton import Skeleton
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["is_deeplabcut_csv", "read_deeplabcut", "write_deeplabcut"]
+__all__ = ["is_deeplabcut_csv", "poses_of_table", "read_deeplabcut", "read_table", "row_names", "write_deeplabcut"]
 
 _LEVELS = ("scorer", "individuals", "bodyparts", "coords")
 _UNIQUE = "single"
@@ -47,10 +47,27 @@ def read_deeplabcut(path: Path, video: str | None = None, unit: str | None = Non
     likelihood, 1 for labels. Time is unknown. Raises InputError naming the file when it is no such table or holds
     several videos.
     """
-    table = _read_h5(path) if path.suffix.lower() in (".h5", ".hdf5") else _read_csv(path)
+    return poses_of_table(path, read_table(path), video, unit)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The table as it stands. Raises InputError naming the file when it is none of DeepLabCut's."""
+    return _read_h5(path) if path.suffix.lower() in (".h5", ".hdf5") else _read_csv(path)
+
+
+def row_names(table: pd.DataFrame) -> list[str]:
+    """The rows' names: frame numbers, or the images' paths, with /; DeepLabCut splits these into several index columns
+    since 2.2.
+    """
+    parts = [name if isinstance(name, tuple) else (name,) for name in table.index]
+    return ["/".join(str(part) for part in name).replace("\\", "/") for name in parts]
+
+
+def poses_of_table(path: Path, table: pd.DataFrame, video: str | None = None, unit: str | None = None) -> Poses:
+    """The poses of a table that was read, as `read_deeplabcut` gives them."""
     if len(set(table.columns.get_level_values("scorer"))) > 1:
         raise InputError(f"{path}: expected one scorer, got several; keep one of them in the table")
-    frame, rows = _frames(path, [_row_name(name) for name in table.index], video)
+    frame, rows = _frames(path, row_names(table), video)
     columns: dict[tuple[str, str, str], int] = {}
     for place, column in enumerate(table.columns):
         cells = dict(zip(table.columns.names, column, strict=True))
@@ -145,12 +162,6 @@ def _read_h5(path: Path) -> pd.DataFrame:
     if not isinstance(table, pd.DataFrame) or not {"scorer", "bodyparts", "coords"} <= set(table.columns.names):
         raise InputError(f"{path}: expected a table with columns {', '.join(_LEVELS)}; not DeepLabCut's")
     return table
-
-
-def _row_name(name: Any) -> str:
-    """A row's name as one path; DeepLabCut splits paths into several index columns since 2.2."""
-    parts = name if isinstance(name, tuple) else (name,)
-    return "/".join(str(part) for part in parts).replace("\\", "/")
 
 
 def _frames(path: Path, names: list[str], video: str | None) -> tuple[NDArray[np.int64], NDArray[np.intp]]:

@@ -11,7 +11,7 @@ import h5py
 from calibration.errors import InputError
 from calibration.files.atomic import atomic_path
 
-__all__ = ["create_hdf5", "open_hdf5", "text"]
+__all__ = ["create_hdf5", "expect_kind", "open_hdf5", "text"]
 
 
 @contextmanager
@@ -50,3 +50,10 @@ def create_hdf5(path: Path) -> Iterator[h5py.File]:
 def text(value: object) -> str:
     """A string stored in HDF5 as bytes or text."""
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def expect_kind(file: h5py.File, kind: str, path: Path) -> None:
+    """Raise InputError unless a file of ours holds this kind of thing."""
+    found = text(file.attrs.get("kind", "nothing of ours"))
+    if found != kind:
+        raise InputError(f"{path}: expected {kind}, the file holds {found}")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.errors import InputError
-from pose3d.files.hdf5 import create_hdf5, open_hdf5, text
+from pose3d.files.hdf5 import create_hdf5, expect_kind, open_hdf5, text
 from pose3d.files.netcdf import CHUNK_FRAMES, Variable, create_netcdf, rows_of, skeleton_from_json, skeleton_to_json
 from pose3d.poses import EXTRA_AXES, Poses
 
@@ -49,7 +49,7 @@ def read_poses(path: Path, frames: slice | None = None) -> Poses:
     Raises InputError naming the file when it is missing, damaged or of another kind.
     """
     with open_hdf5(path) as file:
-        _expect_kind(file, path)
+        expect_kind(file, KIND, path)
         rows = slice(None) if frames is None else rows_of(frames, file["frames"].shape[0])
         stored = {name: file[name][rows] for name in _VARIABLES}
         return Poses(
@@ -71,7 +71,7 @@ def read_windows(path: Path, size: int = WINDOW_FRAMES) -> Iterator[Poses]:
 def count_frames(path: Path) -> int:
     """How many frames a native poses file holds. Raises InputError like `read_poses`."""
     with open_hdf5(path) as file:
-        _expect_kind(file, path)
+        expect_kind(file, KIND, path)
         return int(file["frames"].shape[0])
 
 
@@ -172,12 +172,6 @@ def _arrays(poses: Poses) -> dict[str, NDArray[Any]]:
         "ids": poses.ids,
         **poses.extras,
     }
-
-
-def _expect_kind(file: h5py.File, path: Path) -> None:
-    kind = text(file.attrs.get("kind", "nothing of ours"))
-    if kind != KIND:
-        raise InputError(f"{path}: expected poses, the file holds {kind}")
 
 
 def _expect_same(first: Poses, poses: Poses, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How do Groups and Candidates lie on the disk? netCDF-4 like the poses beside them."""
+"""How do Groups lie on the disk? netCDF-4 like the poses beside them."""
 
 from __future__ import annotations
 
@@ -6,35 +6,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.errors import InputError
-from pose3d.files.hdf5 import create_hdf5, open_hdf5, text
-from pose3d.files.netcdf import CHUNK_FRAMES, Variable, create_netcdf, rows_of, skeleton_from_json, skeleton_to_json
-from pose3d.poses import Candidates, Groups
+from pose3d.files.hdf5 import create_hdf5, expect_kind, open_hdf5, text
+from pose3d.files.netcdf import CHUNK_FRAMES, Variable, create_netcdf, rows_of
+from pose3d.poses import Groups
 
-__all__ = ["join_groups", "read_candidates", "read_groups", "write_candidates", "write_groups"]
+__all__ = ["join_groups", "read_groups", "write_groups"]
 
 _GROUP_VARIABLES = {
     "slots": Variable(("frames", "groups", "views"), np.int32, -1),
     "ids": Variable(("frames", "groups"), np.int32, -1),
     "confidence": Variable(("frames", "groups"), np.float64, 0.0),
-}
-_CANDIDATE_VARIABLES = {
-    "frames": Variable(("frames",), np.int64),
-    "frame_start": Variable(("starts",), np.int64),
-    "keypoint": Variable(("candidates",), np.int32),
-    "xy": Variable(("candidates", "space"), np.float64),
-    "score": Variable(("candidates",), np.float64),
-    "covariance": Variable(("candidates", "space", "space_2"), np.float64),
-    "limb_start": Variable(("starts",), np.int64),
-    "a": Variable(("limb_candidates",), np.int64),
-    "b": Variable(("limb_candidates",), np.int64),
-    "edge": Variable(("limb_candidates",), np.int32),
-    "limb_score": Variable(("limb_candidates",), np.float64),
-    "limbs": Variable(("limbs_of_network", "ends"), np.int32),
 }
 
 
@@ -49,7 +34,7 @@ def read_groups(path: Path, frames: slice | None = None) -> Groups:
     one.
     """
     with open_hdf5(path) as file:
-        _expect_kind(file, "groups", path)
+        expect_kind(file, "groups", path)
         rows = slice(None) if frames is None else rows_of(frames, file["slots"].shape[0])
         return Groups(
             view_names=tuple(text(name) for name in file["views"][()]),
@@ -85,31 +70,6 @@ def join_groups(parts: Sequence[Path], path: Path) -> None:
     _write_groups(path, n_frames, len(ids) or n_groups, moved())
 
 
-def write_candidates(path: Path, candidates: Candidates) -> None:
-    """Write one view's candidates. Atomic; same candidates, same bytes."""
-    limbs = np.array(candidates.limbs, dtype=np.int32).reshape(-1, 2)
-    arrays = {name: getattr(candidates, name) for name in _CANDIDATE_VARIABLES if name not in ("frames", "limbs")}
-    arrays |= {"frames": candidates.frame, "limbs": limbs}
-    sizes: dict[str, int] = {}
-    for name, variable in _CANDIDATE_VARIABLES.items():
-        sizes |= dict(zip(variable.axes, arrays[name].shape, strict=True))
-    attributes = {"kind": "candidates", "skeleton": skeleton_to_json(candidates.skeleton)}
-    with create_hdf5(path) as file:
-        create_netcdf(file, sizes, _CANDIDATE_VARIABLES, {"space": ["x", "y"]}, attributes)
-        for name, array in arrays.items():
-            file[name][...] = array
-
-
-def read_candidates(path: Path) -> Candidates:
-    """One view's candidates. Raises InputError naming the file when it is not one."""
-    with open_hdf5(path) as file:
-        _expect_kind(file, "candidates", path)
-        stored = {name: file[name][()] for name in _CANDIDATE_VARIABLES}
-        skeleton = skeleton_from_json(text(file.attrs["skeleton"]))
-    limbs = tuple((int(a), int(b)) for a, b in stored.pop("limbs"))
-    return Candidates(frame=stored.pop("frames"), skeleton=skeleton, limbs=limbs, **stored)
-
-
 def _write_groups(path: Path, n_frames: int, n_groups: int, windows: Iterator[Groups]) -> None:
     row, view_names = 0, None
     with create_hdf5(path) as file:
@@ -129,12 +89,6 @@ def _write_groups(path: Path, n_frames: int, n_groups: int, windows: Iterator[Gr
                     window.confidence,
                 )
                 row = rows.stop
-
-
-def _expect_kind(file: h5py.File, kind: str, path: Path) -> None:
-    found = text(file.attrs.get("kind", "nothing of ours"))
-    if found != kind:
-        raise InputError(f"{path}: expected {kind}, the file holds {found}")
 
 
 def _columns_by_id(ids: NDArray[np.int32], wanted: NDArray[np.int32]) -> NDArray[np.intp]:

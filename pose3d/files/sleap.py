@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,14 +24,42 @@ from pose3d.files.hdf5 import open_hdf5, text
 from pose3d.poses import Poses
 from pose3d.skeleton import Skeleton
 
-__all__ = ["read_analysis", "read_slp"]
+__all__ = ["PREDICTED", "USER", "Project", "Video", "poses_of", "read_analysis", "read_project", "read_slp"]
 
-_USER, _PREDICTED = 0, 1
+USER, PREDICTED = 0, 1
+"""Values of the column instance_type."""
 _EDGE, _SYMMETRY = 1, 2
 _FIRST_CENTRED_FORMAT = 1.1
 _FIRST_UNKNOWN_FORMAT = 3.0
 _CANONICAL_AXES = ("frame", "track", "node", "xy")
 _MATLAB_AXES = ("track", "xy", "node", "frame")
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video of a project: what the frames table calls it, its path as stored (with /), and how it is read.
+
+    A package's embedded images have the name of the video that they were taken from, where it is known.
+    """
+
+    number: int
+    name: str
+    backend: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Project:
+    """What stands in a .slp: the metadata, the videos, the tracks' names, and the tables as stored."""
+
+    path: Path
+    version: float
+    metadata: dict[str, Any]
+    videos: tuple[Video, ...]
+    tracks: tuple[str, ...]
+    frames: NDArray[Any]
+    instances: NDArray[Any]
+    points: NDArray[Any]
+    predicted: NDArray[Any]
 
 
 def read_slp(path: Path, video: int | str | None = None) -> Poses:
@@ -39,22 +70,44 @@ def read_slp(path: Path, video: int | str | None = None) -> Poses:
     numbers, names the tracks' names; an instance without track has id -1. Frames without instances stay, empty. Time is
     unknown. Raises InputError naming the file when it is damaged, newer than format 2, or the video cannot be told.
     """
+    project = read_project(path)
+    return poses_of(project, _chosen(project, video))
+
+
+def read_project(path: Path) -> Project:
+    """The tables of a .slp. Raises InputError naming the file when it is damaged or newer than format 2."""
     with open_hdf5(path) as file:
         version = float(file["metadata"].attrs.get("format_id", 1.0))
         if version >= _FIRST_UNKNOWN_FORMAT:
             raise InputError(
                 f"{path}: SLEAP format {version:g} is newer than this program reads (below 3); export an analysis .h5"
             )
-        metadata = json.loads(text(file["metadata"].attrs["json"]))
-        chosen = _video_id(path, [json.loads(text(row)) for row in file["videos_json"][()]], file["frames"][()], video)
         frames = file["frames"][()]
-        frames = frames[frames["video"] == chosen]
-        instances, points, predicted = file["instances"][()], file["points"][()], file["pred_points"][()]
-        tracks = [json.loads(text(row))[1] for row in file["tracks_json"][()]] if file["tracks_json"].size else []
+        return Project(
+            path=path,
+            version=version,
+            metadata=json.loads(text(file["metadata"].attrs["json"])),
+            videos=_videos(file, np.unique(frames["video"])),
+            tracks=tuple(json.loads(text(row))[1] for row in file["tracks_json"][()])
+            if file["tracks_json"].size
+            else (),
+            frames=frames,
+            instances=file["instances"][()],
+            points=file["points"][()],
+            predicted=file["pred_points"][()],
+        )
+
+
+def poses_of(project: Project, video: Video, kinds: Collection[int] = (USER, PREDICTED)) -> Poses:
+    """The instances of one video, as `read_slp` gives them; of some kinds only, where `kinds` says."""
+    path, frames, instances = project.path, project.frames, project.instances
+    frames = frames[frames["video"] == video.number]
     rows, row_frame = _rows_of_frames(frames)
+    of_kinds = np.isin(instances["instance_type"][rows], list(kinds))
+    rows, row_frame = rows[of_kinds], row_frame[of_kinds]
     rows, row_frame = _without_replaced(instances[rows], rows, row_frame)
     instances = instances[rows]
-    skeleton = _skeleton(path, metadata, np.unique(instances["skeleton"]))
+    skeleton = _skeleton(path, project.metadata, np.unique(instances["skeleton"]))
     frame, slot_frame = np.unique(frames["frame_idx"].astype(np.int64), return_inverse=True)
     row_frame = slot_frame[row_frame]
     order = np.argsort(row_frame, kind="stable")
@@ -62,19 +115,19 @@ def read_slp(path: Path, video: int | str | None = None) -> Poses:
     slot = np.arange(len(row_frame)) - np.searchsorted(row_frame, row_frame)
     shape = (len(frame), int(slot.max(initial=-1)) + 1, len(skeleton))
     xy, score, occluded = np.full((*shape, 2), np.nan), np.zeros(shape), np.zeros(shape, dtype=bool)
-    for kind, table in ((_USER, points), (_PREDICTED, predicted)):
+    for kind, table in ((USER, project.points), (PREDICTED, project.predicted)):
         of_kind = instances["instance_type"] == kind
         where = row_frame[of_kind], slot[of_kind]
         part = _points_of(path, instances[of_kind], table, len(skeleton))
         xy[where] = np.stack((part["x"], part["y"]), axis=-1)
-        score[where] = part["score"] if kind == _PREDICTED else 1.0
+        score[where] = part["score"] if kind == PREDICTED else 1.0
         occluded[where] = ~part["visible"] & np.isfinite(part["x"])
-    if version < _FIRST_CENTRED_FORMAT:
+    if project.version < _FIRST_CENTRED_FORMAT:
         xy -= 0.5
     xy[occluded] = np.nan
     ids = np.full(shape[:2], -1, dtype=np.int32)
     ids[row_frame, slot] = instances["track"]
-    names = {int(i): tracks[i] for i in np.unique(instances["track"]) if 0 <= i < len(tracks)}
+    names = {int(i): project.tracks[i] for i in np.unique(instances["track"]) if 0 <= i < len(project.tracks)}
     return Poses(
         points=xy, score=score, ids=ids, frame=frame, skeleton=skeleton, names=names, extras={"occluded": occluded}
     )
@@ -110,33 +163,42 @@ def read_analysis(path: Path) -> Poses:
     )
 
 
-def _video_id(path: Path, videos: list[dict[str, Any]], frames: NDArray[Any], video: int | str | None) -> int:
-    """The number that the frames table uses for the wanted video.
+def _videos(file: h5py.File, used: NDArray[Any]) -> tuple[Video, ...]:
+    """The videos of a project, of which the frames table uses these numbers.
 
-    It is the video's place in the list; in packages whose videos were renumbered it is the number in the name of the
-    group that holds the images ("video15/video"), as in sleap-io's `_read_labels_from_open_file`.
+    Such a number is the video's place in the list; in packages whose videos were renumbered it is the number in the
+    name of the group that holds the images ("video15/video"), as in sleap-io's `_read_labels_from_open_file`.
     """
-    used = np.unique(frames["video"])
-    by_place = bool(np.isin(used, np.arange(len(videos))).all())
-    names, numbers = [], []
-    for place, entry in enumerate(videos):
+    entries = [json.loads(text(row)) for row in file["videos_json"][()]]
+    by_place = bool(np.isin(used, np.arange(len(entries))).all())
+    videos = []
+    for place, entry in enumerate(entries):
         backend = entry.get("backend", entry)
-        names.append(str(backend.get("filename", entry.get("filename", ""))).replace("\\", "/"))
-        group = re.match(r"video(\d+)/", str(backend.get("dataset") or ""))
-        numbers.append(place if by_place or group is None else int(group[1]))
+        name = str(backend.get("filename", entry.get("filename", "")))
+        group = re.match(r"(video(\d+))/", str(backend.get("dataset") or ""))
+        if group and f"{group[1]}/source_video" in file:
+            source = json.loads(text(file[f"{group[1]}/source_video"].attrs["json"]))
+            name = str(source.get("backend", source).get("filename", name))
+        number = place if by_place or group is None else int(group[2])
+        videos.append(Video(number, name.replace("\\", "/"), backend))
+    return tuple(videos)
+
+
+def _chosen(project: Project, video: int | str | None) -> Video:
+    path, videos = project.path, project.videos
     if video is None and len(videos) == 1:
-        return numbers[0]
-    listed = "; ".join(f"{i}: {name}" for i, name in enumerate(names))
+        return videos[0]
+    listed = "; ".join(f"{i}: {video.name}" for i, video in enumerate(videos))
     if video is None:
         raise InputError(f"{path}: holds {len(videos)} videos; say which with video= ({listed})")
     if isinstance(video, str):
-        matches = [i for i, name in enumerate(names) if f"/{name}".endswith(f"/{video}")]
+        matches = [known for known in videos if f"/{known.name}".endswith(f"/{video}")]
         if len(matches) != 1:
             raise InputError(f"{path}: expected one video named '{video}', got {len(matches)}; it holds {listed}")
-        return numbers[matches[0]]
+        return matches[0]
     if not 0 <= video < len(videos):
         raise InputError(f"{path}: has no video {video}; it holds {listed}")
-    return numbers[video]
+    return videos[video]
 
 
 def _rows_of_frames(frames: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -152,7 +214,7 @@ def _without_replaced(
     instances: NDArray[Any], rows: NDArray[np.intp], row_frame: NDArray[np.intp]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Drop predictions that a user's instance of the same frame was made from, or whose track it has."""
-    user = instances["instance_type"] == _USER
+    user = instances["instance_type"] == USER
     made_from = {(int(f), int(i)) for f, i in zip(row_frame[user], instances["from_predicted"][user], strict=True)}
     tracked = {(int(f), int(t)) for f, t in zip(row_frame[user], instances["track"][user], strict=True) if t >= 0}
     keep = np.array(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from calibration.errors import InputError
 from pose3d.config import OPTION_TABLES, load_session, options_from
-from pose3d.session import Patterns, SkeletonTable
+from pose3d.session import LabelTable, Patterns, SkeletonTable
 
 FULL = """
 [session]
@@ -78,6 +80,27 @@ def test_an_empty_file_is_a_session_in_the_house_layout(tmp_path: Path) -> None:
     assert session.options == {}
 
 
+def test_labels_and_networks(tmp_path: Path) -> None:
+    tables = '[labels]\nfiles = "labels/{camera}.slp"\nframes = [0, 39]\nmissing = "skip"\nvideo = "{camera}.mp4"\n'
+    path = written(tmp_path, tables + '[train]\nper_camera = true\nzoom = [0.9, 1.1]\n[predict]\nmodel = "models"\n')
+    session = load_session(path)
+    assert session.labels == (LabelTable("labels/{camera}.slp", frames=(0, 39), missing="skip", video="{camera}.mp4"),)
+    assert session.options["predict"].model == tmp_path / "models"
+    assert (session.options["train"].per_camera, session.options["train"].zoom) == (True, (0.9, 1.1))
+    several = '[[labels]]\nfiles = "a"\ncamera = "top"\n[[labels]]\nfiles = "b"\n'
+    session = load_session(written(tmp_path, several + "[predict]\nbatch = 2\n"))
+    assert session.labels == (LabelTable("a", camera="top"), LabelTable("b"))
+    assert session.options["predict"].model is None
+
+
+def test_reading_a_sessions_file_does_not_import_torch(tmp_path: Path) -> None:
+    path = written(tmp_path, '[labels]\nfiles = "a"\n[train]\n[predict]\n[assemble]\n')
+    code = "import sys; from pathlib import Path; from pose3d.config import load_session; "
+    code += f"load_session(Path({str(path)!r})); print('torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert told.strip() == "False"
+
+
 def test_data_and_output_can_be_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     path = written(tmp_path, 'board = "boards/b.toml"')
@@ -107,6 +130,13 @@ def test_data_and_output_can_be_elsewhere(tmp_path: Path) -> None:
         ("[board]\ncolumns = 3", "board: expected `file`, or at least columns, rows and square_length"),
         ("[board]\nfile = 'b'\nrows = 3", "board: expected `file` or the board itself, got both (file and rows)"),
         ("[skeleton]\nbones = [['a', 'b', 'c']]", "skeleton.bones.0"),
+        ("[labels]\nframes = [0, 3]", "labels.files: missing; add it"),
+        ("[[labels]]\nfiles = 'a'\nmising = 'skip'", "labels.mising: unknown key; did you mean 'missing'?"),
+        ("[labels]\nfiles = 'a'\nmissing = 'ignore'", "labels.missing: input should be 'error' or 'skip', got"),
+        ("[label]\nfiles = 'a'", "label: unknown table; did you mean 'labels'?"),
+        ("[train]\nstep = 3", "train.step: unknown key; did you mean 'steps'?"),
+        ("[predict]\nbatch = 0", "predict: batch: expected at least 1 image, got 0"),
+        ("[predict]\ndevice = 'gpu'", "predict.device: input should be 'auto', 'cpu' or 'cuda', got 'gpu'"),
         ("[session", "expected TOML, got: "),
     ],
 )

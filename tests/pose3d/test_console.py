@@ -104,6 +104,22 @@ def test_bars_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert told.out == ""
 
 
+def test_what_changes_after_the_comma_stays_in_one_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress_bars(quiet=False) as progress:
+        for step in range(3):
+            progress(f"training, held-out error {9 - step}.00 px", step, 4)
+        time.sleep(0.2)  # the last picture of the bars, which refresh ten times a second
+    last = capsys.readouterr().err.rpartition("held-out error 7.00 px")
+    assert last[1], "the text follows what is told"
+    assert "training" not in last[2]
+    assert last[0].rpartition("\x1b[2K")[2].count("training") == 1
+
+
 def dropped_interrupt() -> None:
     """Ctrl-C whose exception gets lost, as in a destructor."""
     with suppress(KeyboardInterrupt):

@@ -10,14 +10,16 @@ import pytest
 
 from calibration.camera import Camera
 from calibration.files import load_board, load_rig, save_rig
+from calibration.footage import open_footage
 from calibration.rig import CameraRig
 from calibration.transforms import exp_so3
 from pose3d import demo
 from pose3d.config import load_session
 from pose3d.files import load_poses, save_poses, write_groups
+from pose3d.nn.network import load_network
 from pose3d.poses import Groups, Poses
 from pose3d.session import find_files
-from pose3d.synthetic import body_length, count_crossings
+from pose3d.synthetic import QUADRUPED, body_length, count_crossings
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +37,18 @@ def results(truth: demo.Simulation, tmp_path: Path) -> Path:
     save_poses(tmp_path / "walk/poses3d.nc", moved)
     save_poses(tmp_path / "walk/triangulated.nc", moved.replace(extras={}))
     write_groups(tmp_path / "walk/groups.nc", groups_of(truth))
+    for name in truth.rig.names:
+        found = truth.in_view(name).replace(ids=None, names={})
+        save_poses(tmp_path / f"walk/poses2d/{name}.nc", found)
+        save_poses(tmp_path / f"walk/assembled/{name}.nc", found)
     return tmp_path
 
 
 def groups_of(truth: demo.Simulation) -> Groups:
-    names = truth.rig.names
-    slots = np.full((demo.FRAMES, demo.ANIMALS, len(names)), -1)
-    for v, name in enumerate(names):
-        frame, slot = np.nonzero(truth.seen.identity[name] >= 0)
-        slots[frame, truth.seen.identity[name][frame, slot], v] = slot
-    return Groups(names, slots, np.where((slots >= 0).any(axis=2), np.arange(demo.ANIMALS), -1))
+    """In `in_view` an animal's slot is its number, empty where the camera sees nothing of it."""
+    shown = truth.visible.any(axis=3).transpose(1, 2, 0)
+    slots = np.where(shown, np.arange(demo.ANIMALS)[:, None], -1)
+    return Groups(truth.rig.names, slots, np.where(shown.any(axis=2), np.arange(demo.ANIMALS), -1))
 
 
 def changed(results: Path, **changes: object) -> None:
@@ -62,8 +66,7 @@ def test_the_recording_is_hard_enough(truth: demo.Simulation) -> None:
     assert (demo.ANIMALS, demo.FRAMES >= 150, len(truth.animals.skeleton) >= 10) == (3, True, True)
     for seed in range(5):
         assert count_crossings(demo.simulate(seed).animals) >= 3
-    assert (truth.seen.found.sum(axis=0) > 1).mean() > 0.95
-    assert truth.seen.hidden.any()
+    assert 0.8 < (truth.visible.sum(axis=0) > 1).mean() < 1.0
 
 
 def test_perfect_results_have_no_error(truth: demo.Simulation, results: Path) -> None:
@@ -77,6 +80,9 @@ def test_perfect_results_have_no_error(truth: demo.Simulation, results: Path) ->
     assert of("refine", truth, results)["points inside their 95% ellipsoid, %"] == 100.0
     assert "points inside their 95% ellipsoid, %" not in of("triangulate", truth, results)
     assert of("poses2d", truth, results) == {}
+    found = of("assemble", truth, results)["error"]
+    assert set(found["error, px, median"].values()) == {0.0}
+    assert set(found["found, % of what the camera sees"].values()) == {100.0}
 
 
 def test_a_displaced_camera_and_a_wrong_focal_length(truth: demo.Simulation, results: Path) -> None:
@@ -100,7 +106,7 @@ def test_wrong_groups(truth: demo.Simulation, results: Path) -> None:
     slots[:50, [0, 1], 0] = slots[:50, [1, 0], 0]
     write_groups(results / "walk/groups.nc", replace(groups, slots=slots))
     error = of("identify", truth, results)["error"]
-    theirs = sum((who >= 0).sum() for who in truth.seen.identity.values())
+    theirs = truth.visible.any(axis=3).sum()
     swapped = (groups.slots[:50, :2, 0] >= 0).sum()
     assert error["detections with the right animal, %"] == pytest.approx(100 * (1 - swapped / theirs))
     assert error["wrongly grouped, %"] == pytest.approx(100 * swapped / theirs)
@@ -114,7 +120,7 @@ def test_pose_errors_in_body_lengths(truth: demo.Simulation, results: Path) -> N
     told = of("refine", truth, results)
     assert told["error, mm"]["median"] == pytest.approx(2.0)
     assert told["error, % of body length"]["median"] == pytest.approx(200 / body_length(truth.animals))
-    seen = truth.seen.found.sum(axis=0) > 1
+    seen = truth.visible.sum(axis=0) > 1
     assert told["delivered, % of what two cameras saw"] == pytest.approx(100 * (1 - seen[100:, 0].sum() / seen.sum()))
 
 
@@ -137,20 +143,55 @@ def test_ellipsoids_are_turned_into_the_true_world(truth: demo.Simulation, resul
     assert inside == pytest.approx(95.0, abs=1.0)
 
 
-def test_the_session_is_one_as_users_have_them(truth: demo.Simulation, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(demo, "BOARD_FRAMES", 2)
+def test_false_detections_are_nobodys(truth: demo.Simulation) -> None:
+    """Detections are told apart by their keypoints' places, whatever their slots; one beside all animals is nobody."""
+    seen = truth.in_view("cam0")
+    ghost = np.nan_to_num(seen.points[:, :1], nan=300.0) + 400.0
+    found = Poses(np.concatenate([ghost, seen.points[:, ::-1] + 3.0], axis=1), skeleton=seen.skeleton)
+    expected = np.where(seen.missing.all(axis=2), -1, np.arange(demo.ANIMALS))[:, ::-1]
+    identity = demo._identified(seen, found)
+    assert (identity[:, 0] == -1).all()
+    np.testing.assert_array_equal(identity[:, 1:], expected)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_what_a_camera_sees(seed: int) -> None:
+    truth = demo.simulate(seed)
+    seen = truth.in_view("cam1")
+    np.testing.assert_array_equal(~seen.missing, truth.visible[1])
+    np.testing.assert_allclose(
+        seen.points[truth.visible[1]], truth.rig["cam1"].project(truth.animals.points)[truth.visible[1]]
+    )
+
+
+def test_the_session_is_one_as_users_have_them(tmp_path: Path, monkeypatch) -> None:
+    for name, value in {"BOARD_FRAMES": 2, "FRAMES": 4, "CAMERAS": 2}.items():
+        monkeypatch.setattr(demo, name, value)
+    truth = demo.simulate(0)
     seen: list[tuple[str, int, int]] = []
     report = demo.write_session(tmp_path, truth, 0, progress=lambda *what: seen.append(what))
     assert report.summary["crossings"] == count_crossings(truth.animals)
-    assert seen[-1] == ("rendering the board", 8, 8)
+    assert ("rendering the board", 4, 4) in seen
+    assert seen[-1] == ("filming the animals", 2, 2)
+    assert demo.take_network(tmp_path).outputs[0].is_file()
     session = load_session(tmp_path)
-    assert list(find_files(session, "calibration")) == list(truth.rig.names)
-    assert list(find_files(session, "poses2d", "walk")) == list(truth.rig.names)
+    for what, recording in (("calibration", ""), ("video", "walk")):
+        assert list(find_files(session, what, recording)) == list(truth.rig.names)
+    assert session.options["predict"].model == tmp_path / demo.MODEL
     assert load_board(tmp_path / "board.toml") == demo.BOARD
     for name in truth.rig.names:
-        poses: Poses = load_poses(tmp_path / f"recordings/walk/poses2d/{name}.nc")
-        np.testing.assert_array_equal(poses.points, truth.seen.views[name].points)
-        assert (poses.ids == -1).all()
+        np.testing.assert_array_equal(
+            load_poses(tmp_path / f"truth/poses2d/{name}.nc").points, truth.in_view(name).points
+        )
+        with open_footage(tmp_path / f"recordings/walk/{name}.mp4") as footage:
+            assert (footage.n_frames, footage.size) == (4, truth.rig[name].intrinsics.size)
     np.testing.assert_allclose(load_rig(tmp_path / "truth/calibration.toml").centers, truth.rig.centers)
     assert demo.write_session(tmp_path, truth, 0).skipped
     assert not demo.write_session(tmp_path, demo.simulate(1), 1).skipped
+
+
+def test_the_shipped_network_is_small_and_knows_the_animals() -> None:
+    assert demo.SHIPPED.stat().st_size < 5e6
+    network = load_network(demo.SHIPPED)
+    assert (network.spec.backbone, network.spec.width) == ("mobilenet_v2", 0.5)
+    assert network.spec.skeleton.keypoints == QUADRUPED.keypoints

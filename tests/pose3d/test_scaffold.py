@@ -12,7 +12,7 @@ from calibration.files import save_rig
 from calibration.synthetic import ring_rig
 from pose3d.config import load_session
 from pose3d.scaffold import look_around, write_session
-from pose3d.session import Patterns, find_files, find_recordings
+from pose3d.session import LabelTable, Patterns, find_files, find_recordings
 
 BOARD = "columns = 8\nrows = 6\nsquare_length = 30\n"
 
@@ -97,3 +97,28 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert (tmp_path / "pose3d.toml").read_text() != "# mine"
     with pytest.raises(InputError, match="expected the folder of a session"):
         write_session(tmp_path / "nowhere")
+
+
+def test_labels_and_networks(tmp_path: Path) -> None:
+    for camera in ("left", "right"):
+        tree(tmp_path, f"labels/{camera}.slp", f"recordings/x/{camera}.mp4", "models/network.safetensors")
+    found = look_around(tmp_path)
+    assert (found.patterns, found.cameras, found.recordings) == ({}, ("left", "right"), ("x",))
+    assert (found.labels, found.model) == ("labels/{camera}", "models/network.safetensors")
+    path, lines = write_session(tmp_path)
+    assert lines[-2:] == ["labels: labels/{camera}", "network: models/network.safetensors"]
+    session = load_session(path)
+    assert session.labels == (LabelTable("labels/{camera}"),)
+    assert session.options["predict"].model == tmp_path / "models/network.safetensors"
+    tree(tmp_path, "models/left.safetensors")
+    assert look_around(tmp_path).model == "models"
+
+
+def test_a_deeplabcut_project_is_labels(tmp_path: Path) -> None:
+    tree(tmp_path, "mice-me/config.yaml", "mice-me/labeled-data/a/CollectedData_me.csv", "other/config.yaml")
+    assert look_around(tmp_path).labels == "mice-me"
+    nothing = look_around(tmp_path / "other")
+    assert (nothing.labels, nothing.model) == (None, None)
+    text = write_session(tmp_path / "other")[0].read_text()
+    assert '# [labels]\n# files = "labels/{camera}"' in text
+    assert '# [predict]\n# model = "models/network.safetensors"' in text

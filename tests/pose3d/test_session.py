@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from calibration.errors import InputError
-from pose3d.session import Patterns, Session, SkeletonTable, drawn_skeleton, find_files, find_in, find_recordings
+from pose3d.session import (
+    LabelTable,
+    Patterns,
+    Session,
+    SkeletonTable,
+    drawn_skeleton,
+    find_files,
+    find_in,
+    find_labels,
+    find_recordings,
+)
 from pose3d.skeleton import Skeleton
 
 
@@ -133,3 +143,19 @@ def test_pairs_of_the_session_by_name() -> None:
         InputError, match=r"skeleton\.bones: keypoint 'nosse' is not in the skeleton; did you mean 'nose'"
     ):
         drawn_skeleton(own, SkeletonTable(bones=(("nosse", "tail"),)))
+
+
+def test_labels_are_projects_tables_or_files(tmp_path: Path) -> None:
+    tree(tmp_path, "labels/a.pkg.slp", "labels/a.slp", "labels/b.slp", "a.mp4", "b.avi", "labels/images/")
+    tree(tmp_path, "dlc/config.yaml", "dlc/labeled-data/a/CollectedData_me.h5")
+    found = find_labels(session(tmp_path), LabelTable("labels/{camera}", video="{camera}"))
+    assert found == [
+        ("a", tmp_path / "labels/a.pkg.slp", tmp_path / "a.mp4"),
+        ("b", tmp_path / "labels/b.slp", tmp_path / "b.avi"),
+    ]
+    named = session(tmp_path, cameras=("b", "c"))
+    assert find_labels(named, LabelTable("labels/{camera}.slp")) == [("b", tmp_path / "labels/b.slp", None)]
+    assert find_labels(named, LabelTable("dlc")) == [("", tmp_path / "dlc", None)]
+    assert find_labels(named, LabelTable("dlc/config.yaml", camera="b")) == [("b", tmp_path / "dlc/config.yaml", None)]
+    folder = LabelTable("dlc/labeled-data/{camera}")
+    assert find_labels(session(tmp_path), folder) == [("a", tmp_path / "dlc/labeled-data/a", None)]

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.errors import InputError
-from pose3d.files.native_groups import join_groups, read_candidates, read_groups, write_candidates, write_groups
-from pose3d.poses import Candidates, Groups
-from pose3d.skeleton import Skeleton
+from pose3d.files.native_groups import join_groups, read_groups, write_groups
+from pose3d.poses import Groups
 
 VIEWS = ("back", "mid", "top")
 
@@ -89,40 +88,3 @@ def test_joining_asks_for_parts_with_the_same_views(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing to join"):
         join_groups([], tmp_path / "whole.nc")
     assert not (tmp_path / "whole.nc").exists()
-
-
-@pytest.mark.parametrize("n", [0, 40])
-def test_candidates_come_back(tmp_path: Path, rng: np.random.Generator, n: int) -> None:
-    frames, m = 7, n // 2
-    starts = lambda total: np.concatenate(([0], np.sort(rng.integers(0, total + 1, frames - 1)), [total]))  # noqa: E731
-    candidates = Candidates(
-        frame_start=starts(n), keypoint=rng.integers(0, 2, n).astype(np.int32), xy=rng.random((n, 2)),
-        score=rng.random(n), covariance=rng.random((n, 2, 2)), limb_start=starts(m), a=rng.integers(0, n + 1, m),
-        b=rng.integers(0, n + 1, m), edge=rng.integers(0, 1, m).astype(np.int32), limb_score=rng.random(m),
-        frame=np.arange(frames) * 3 + 2, skeleton=Skeleton(("a", "b"), edges=((0, 1),)), limbs=((0, 1), (1, 0)),
-    )  # fmt: skip
-    path = tmp_path / "candidates.nc"
-    write_candidates(path, candidates)
-    back = read_candidates(path)
-    assert (back.skeleton, back.limbs) == (candidates.skeleton, candidates.limbs)
-    for name in (
-        "frame_start",
-        "keypoint",
-        "xy",
-        "score",
-        "covariance",
-        "limb_start",
-        "a",
-        "b",
-        "edge",
-        "limb_score",
-        "frame",
-    ):
-        one, other = getattr(back, name), getattr(candidates, name)
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
-    xarray = pytest.importorskip("xarray")
-    with xarray.open_dataset(path) as data:
-        assert data["xy"].dims == ("candidates", "space")
-    with pytest.raises(InputError, match="expected groups, the file holds candidates"):
-        read_groups(path)

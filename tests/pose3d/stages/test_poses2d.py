@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -118,3 +119,46 @@ def test_timestamps_are_an_input(tmp_path: Path, rig: CameraRig) -> None:
     assert import_poses2d(session, "r", rig).skipped
     (tmp_path / "t.csv").write_text(text.replace("0.02", "0.0201"))
     assert not import_poses2d(session, "r", rig).skipped
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5, -3.25])
+def test_predicted_poses_in_windows_are_those_of_the_whole(tmp_path: Path, rig: CameraRig, offset: float) -> None:
+    rng = np.random.default_rng(1)
+    views = {}
+    for name, start in (("cam0", 0), ("cam1", 2)):  # cam1 did not begin with frame 0, and lacks some
+        frames = np.setdiff1d(np.arange(start, 40), [11, 25, 26])
+        poses = moving(frames)
+        points = poses.points.repeat(2, axis=1) + rng.normal(0.0, 0.3, (len(frames), 2, 3, 2))
+        points[:, 1] += 100.0
+        points[rng.random(points.shape[:3]) < 0.1] = np.nan
+        ids, extras = np.full(points.shape[:2], -1), {"covariance": rng.random((*points.shape, 2))}
+        views[name] = poses.replace(points=points, score=np.isfinite(points[..., 0]) * 0.5, ids=ids, extras=extras)
+    session = replace(session_with(tmp_path, **views), window=7)
+    session = replace(session, options={"sync": SyncOptions(offset_frames={"cam1": offset})})
+    expected = import_poses2d(session, "r", rig).summary
+    wholes = {name: result(session, name) for name in views}
+    predicted = {name: tmp_path / f"recordings/r/poses2d/{name}.nc" for name in views}
+    report = import_poses2d(session, "r", rig, predicted=predicted, force=True)
+    assert report.summary == expected
+    for name, whole in wholes.items():
+        found = result(session, name)
+        for what in ("points", "score", "ids", "frame", "time"):
+            np.testing.assert_array_equal(getattr(found, what), getattr(whole, what), err_msg=what)
+        np.testing.assert_array_equal(found.extras["covariance"], whole.extras["covariance"])
+        assert (found.skeleton, found.fps) == (whole.skeleton, whole.fps)
+    assert import_poses2d(session, "r", rig, predicted=predicted).skipped
+
+
+def test_footage_of_numbered_images_is_counted_by_its_numbers(tmp_path: Path, rig: CameraRig) -> None:
+    frames = np.array([5, 6, 9])
+    session = session_with(tmp_path, cam0=moving(frames), cam1=moving(frames))
+    for camera in ("cam0", "cam1"):
+        (tmp_path / f"recordings/r/{camera}").mkdir()
+        for frame in frames:
+            cv2.imwrite(str(tmp_path / f"recordings/r/{camera}/{frame}.png"), np.zeros((240, 320, 3), np.uint8))
+    import_poses2d(session, "r", rig)
+    np.testing.assert_array_equal(result(session, "cam1").frame, frames)
+    np.testing.assert_array_equal(read_timeline(session.results("r") / "poses2d/timeline.npz").frame[:, 1], frames)
+    (tmp_path / "recordings/r/cam1/9.png").unlink()
+    with pytest.raises(InputError, match=r"camera 'cam1': its 2D poses reach frame 9, .*cam1 has only 7 frames"):
+        import_poses2d(session, "r", rig)

@@ -1,0 +1,90 @@
+"""What may be chosen about training and prediction? Torch-free, so that reading a session's file stays fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from calibration.errors import InputError
+
+__all__ = ["PredictOptions", "TrainOptions"]
+
+LEAST_LABELS = 5
+"""Labelled frames below which no training is begun."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a network is trained.
+
+    backbone: "efficientnet_lite0", "mobilenet_v2" (of `width`), "timm:<name>". pretrained: ImageNet weights, where the
+    backbone has them. channels: of the upsampling head. per_camera: one network for each camera.
+    steps: batches at most; batch: crops in each; crop: their side, input px. animal_px: how long an animal is in the
+    network's input. scale: input px per image px instead (by itself
+    at most 1). learning_rate: of the head; the backbone has backbone_rate
+    times it. rotation_deg, zoom: crops are turned by up to +- rotation_deg and resized by zoom[0]..zoom[1].
+    held_out: share of the frames that is kept for measuring the error. evaluate_every: steps; patience: evaluations
+    without a better one after which it stops. average: decay of the exponential moving average of the weights.
+    seed: same seed, same labels, same network.
+    """
+
+    backbone: str = "efficientnet_lite0"
+    width: float = 1.0
+    pretrained: bool = True
+    channels: int = 64
+    per_camera: bool = False
+    steps: int = 1200
+    batch: int = 8
+    crop: int = 192
+    animal_px: float = 160.0
+    scale: float | None = None
+    learning_rate: float = 4e-3
+    backbone_rate: float = 0.5
+    rotation_deg: float = 180.0
+    zoom: tuple[float, float] = (0.8, 1.25)
+    held_out: float = 0.1
+    evaluate_every: int = 100
+    patience: int = 5
+    average: float = 0.99
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "crop", "evaluate_every", "patience", "channels"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.crop % 32:
+            raise InputError(f"crop: expected a multiple of 32 px, got {self.crop}")
+        if not 0 <= self.held_out < 0.9:
+            raise InputError(f"held_out: expected a share from 0 to below 0.9, got {self.held_out}")
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise InputError(f"zoom: expected two rising factors above 0, got {self.zoom}")
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How a network finds candidates in images.
+
+    model: the network (.safetensors), or a folder with <camera>.safetensors for each camera or one network.safetensors
+    for all; None where it is trained from labels. batch: images at once, None = 4 on a CPU, 16 on a GPU.
+    device: "auto" takes a CUDA device where there is one. half: float16 on CUDA.
+    threshold: heat, 0..1, from which a peak is a candidate; limit: candidates of each keypoint in a frame at most.
+    limb_threshold: score, 0..1, from which two candidates may be joined.
+    """
+
+    model: Path | None = None
+    batch: int | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    half: bool = False
+    threshold: float = 0.1
+    limit: int = 20
+    limb_threshold: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise InputError(f"batch: expected at least 1 image, got {self.batch}")
+        if self.limit < 1:
+            raise InputError(f"limit: expected at least 1 candidate, got {self.limit}")
+        for name in ("threshold", "limb_threshold"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"{name}: expected a number between 0 and 1, got {getattr(self, name)}")

@@ -1,0 +1,240 @@
+"""What does a network find in images? Reading, the network, and peaks and limbs overlap; candidates come by windows.
+
+One thread reads and resizes, several take a batch each through the network and look for its peaks: on a CPU that uses
+all cores without waiting within an operation, on a GPU one batch is computed while another is looked over.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from calibration.errors import InputError
+from pose3d.nn.coords import image_from_cells, input_from_image
+from pose3d.nn.network import Network
+from pose3d.nn.options import PredictOptions
+from pose3d.nn.peaks import find_peaks, score_limbs
+from pose3d.poses import Candidates
+
+__all__ = ["Predictor", "predict_candidates"]
+
+Image = NDArray[np.uint8]
+Batch = tuple[list[int], Image]
+Found = tuple[int, tuple[NDArray[Any], ...]]
+
+CPU_BATCH, GPU_BATCH = 4, 16
+GPU_WORKERS, MOST_WORKERS = 3, 8
+AHEAD = 3
+"""Batches that are read ahead."""
+LEAST_CELLS = 0.05
+"""SD of a candidate's place at least, in cells: no network is surer."""
+UNKNOWN_CELLS = 0.5
+"""SD of a candidate's place, in cells, where nothing was held out to measure it."""
+_NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+
+
+def predict_candidates(
+    frames: Iterable[tuple[int, Image]], network: Network, options: PredictOptions | None = None
+) -> Candidates:
+    """All candidates in frames (number, RGB uint8 (h, w, 3)) in rising order; for long videos see `Predictor`."""
+    found = next(Predictor(network, options).windows(frames, sys.maxsize), None)
+    return _candidates([], network) if found is None else found
+
+
+class Predictor:
+    """A network on its device. batch: images at once; halved, for good, where the memory does not suffice for them."""
+
+    def __init__(self, network: Network, options: PredictOptions | None = None) -> None:
+        """Raises InputError where CUDA is asked for and there is none."""
+        self.network, self.options = network, options or PredictOptions()
+        self.device = _device(self.options.device)
+        on_cpu = self.device.type == "cpu"
+        self.module = network.module.to(self.device)
+        self.batch = self.options.batch or (CPU_BATCH if on_cpu else GPU_BATCH)
+        self.workers = min(torch.get_num_threads(), MOST_WORKERS) if on_cpu else GPU_WORKERS
+
+    def windows(
+        self, frames: Iterable[tuple[int, Image]], window: int, progress: Callable[[int], None] | None = None
+    ) -> Generator[Candidates, None, None]:
+        """The candidates of every `window` frames, the last ones of what is left; progress is told each frame's count.
+
+        frames: (number, RGB uint8 (h, w, 3)), all of one size, in rising order. Batches begin with the windows, so that
+        a later window alone gives the same. What frames raises is raised after the windows before it have been given.
+        Raises InputError where the memory does not suffice for a single image.
+        """
+        found: list[Found] = []
+        batches = _batches(frames, self.network.spec.scale, window, self.batch)
+        for done, frame in enumerate(self._found(batches), start=1):
+            found.append(frame)
+            if progress:
+                progress(done)
+            if len(found) == window:
+                yield _candidates(found, self.network)
+                found = []
+        if found:
+            yield _candidates(found, self.network)
+
+    def _found(self, batches: Iterator[Batch]) -> Iterator[Found]:
+        """What is in each frame, in order, while later batches are read and computed."""
+        jobs: deque[Future[list[Found]]] = deque()
+        broken: BaseException | None = None
+        with _threads(self.workers) as threads, ExitStack() as stack:
+            reader = ThreadPoolExecutor(1)
+            pool = ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(threads,))
+            for executor in (reader, pool):  # one who interrupts does not wait for what is read ahead
+                stack.callback(executor.shutdown, cancel_futures=True)
+            reads = deque(reader.submit(next, batches, None) for _ in range(AHEAD))
+            while True:
+                try:
+                    batch = reads.popleft().result()
+                except Exception as error:  # told when what was read before has been given
+                    batch, broken = None, error
+                if batch is None:
+                    break
+                reads.append(reader.submit(next, batches, None))
+                jobs.append(pool.submit(self._predict, *batch))
+                if len(jobs) > self.workers:
+                    yield from jobs.popleft().result()
+            while jobs:
+                yield from jobs.popleft().result()
+        if broken is not None:
+            raise broken
+
+    def _predict(self, numbers: list[int], images: Image) -> list[Found]:
+        """What is in each image of a batch; in parts where the memory does not suffice for all at once."""
+        size = min(self.batch, len(images))
+        try:
+            return [
+                (number, self._peaks(maps))
+                for start in range(0, len(images), size)
+                for number, *maps in zip(
+                    numbers[start : start + size], *self._maps(images[start : start + size]), strict=True
+                )
+            ]
+        except (MemoryError, RuntimeError) as error:
+            if not _is_no_memory(error):
+                raise
+            if size == 1:
+                height, width = images.shape[1:3]
+                raise InputError(
+                    f"the memory does not suffice for a single image, {width} x {height} px in the network's input; "
+                    "free some, or train a network with a smaller `animal_px` under [train]"
+                ) from None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.batch = min(self.batch, size // 2)
+        return self._predict(numbers, images)
+
+    @torch.inference_mode()
+    def _maps(self, images: Image) -> list[NDArray[np.float32]]:
+        """Heat, offset and paf of a batch of inputs, as arrays."""
+        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().mul_(2 / 255).sub_(1)
+        half = self.options.half and self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.float16, enabled=half):
+            maps = self.module.maps(x.contiguous(memory_format=torch.channels_last))
+        return [m.float().cpu().numpy() for m in maps]
+
+    def _peaks(self, maps: list[NDArray[np.float32]]) -> tuple[NDArray[Any], ...]:
+        """keypoint, cell, score of the candidates of one frame and a, b, edge, score of its limbs."""
+        heat, offset, paf = maps
+        options, limbs = self.options, np.array(self.network.spec.limbs, dtype=np.int32).reshape(-1, 2)
+        keypoint, cell, score = find_peaks(heat, offset, options.threshold, options.limit)
+        return keypoint, cell, score, *score_limbs(paf, limbs, keypoint, cell, options.limb_threshold)
+
+
+def _batches(frames: Iterable[tuple[int, Image]], scale: float, window: int, size: int) -> Iterator[Batch]:
+    """Numbers and network inputs (n, h, w, 3) of `size` frames at once, none across the border of two windows."""
+    numbered, left, shape = iter(frames), 0, None
+    while True:
+        left = left or window
+        numbers: list[int] = []
+        inputs: list[Image] = []
+        broken = None
+        try:
+            for number, image in islice(numbered, min(size, left)):
+                shape = shape or image.shape
+                if image.shape != shape:
+                    raise InputError(
+                        f"frame {number}: expected {shape[1]} x {shape[0]} px as the frames before, got "
+                        f"{image.shape[1]} x {image.shape[0]}; cut the video where its size changes"
+                    )
+                numbers.append(number)
+                inputs.append(input_from_image(image, scale))
+        except Exception as error:
+            broken = error
+        if inputs:
+            yield numbers, np.stack(inputs)
+        if broken is not None:
+            raise broken
+        if not inputs:
+            return
+        left -= len(inputs)
+
+
+def _candidates(found: list[Found], network: Network) -> Candidates:
+    """The columns of a window."""
+    spec = network.spec
+    empty = (np.zeros(0, np.int32), np.zeros((0, 2)), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64),
+             np.zeros(0, np.int32), np.zeros(0))  # fmt: skip
+    columns = [np.concatenate(parts) for parts in zip(empty, *(arrays for _, arrays in found), strict=True)]
+    keypoint, cell, score, a, b, edge, limb_score = columns
+    starts = np.cumsum([0] + [len(arrays[0]) for _, arrays in found])
+    limb_starts = np.cumsum([0] + [len(arrays[3]) for _, arrays in found])
+    shift = np.repeat(starts[:-1], np.diff(limb_starts))
+    variance = _sigma_px(network)[keypoint] ** 2
+    return Candidates(
+        frame_start=starts,
+        keypoint=keypoint,
+        xy=image_from_cells(cell, spec.scale, spec.stride),
+        score=np.clip(score, 0.0, 1.0),
+        covariance=variance[:, None, None] * np.eye(2),
+        limb_start=limb_starts,
+        a=a + shift,
+        b=b + shift,
+        edge=edge,
+        limb_score=limb_score,
+        frame=np.array([number for number, _ in found], dtype=np.int64),
+        skeleton=spec.skeleton,
+        limbs=spec.limbs,
+    )
+
+
+def _sigma_px(network: Network) -> NDArray[np.float64]:
+    """(keypoints,) SD per axis in image px; where it was not measured that of the others, or else half a cell."""
+    cell_px = network.spec.stride / network.spec.scale
+    sigma = np.asarray(network.sigma_px, dtype=np.float64)
+    known = sigma[np.isfinite(sigma)]
+    sigma = np.where(np.isfinite(sigma), sigma, np.median(known) if len(known) else UNKNOWN_CELLS * cell_px)
+    return np.asarray(np.maximum(sigma, LEAST_CELLS * cell_px))
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError('device: expected a CUDA device, found none; use "auto" or "cpu", or install torch with CUDA')
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _is_no_memory(error: BaseException) -> bool:
+    """PyTorch's errors differ by device and allocator, often only in their text."""
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in _NO_MEMORY)
+
+
+@contextmanager
+def _threads(workers: int) -> Iterator[int]:
+    """The threads of an operation of torch within the block: one, unless there are more cores than workers."""
+    before = torch.get_num_threads()
+    threads = max(1, before // workers)
+    torch.set_num_threads(threads)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(before)

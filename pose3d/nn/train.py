@@ -1,0 +1,264 @@
+"""How does a network learn from labelled frames? Warm start, a schedule, averaged weights, held-out error in pixels."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save
+
+from calibration.errors import InputError
+from calibration.files.atomic import write_bytes
+from pose3d.labels import Labels, hold_out
+from pose3d.nn.coords import cells_from_image, image_from_cells
+from pose3d.nn.data import Pictures, animal_size, draw_batch, load_pictures, normalised, suitable_scale
+from pose3d.nn.limbs import choose_limbs
+from pose3d.nn.losses import pose_loss
+from pose3d.nn.model import load_imagenet
+from pose3d.nn.network import Network, NetworkSpec, make_module
+from pose3d.nn.options import LEAST_LABELS, TrainOptions
+from pose3d.nn.peaks import find_peaks
+from pose3d.nn.targets import make_targets
+
+__all__ = ["held_out_errors", "train_network"]
+
+Progress = Callable[[str, int, int], None]
+Float = NDArray[np.float64]
+
+WARM_UP = 0.05
+"""Share of the steps in which the learning rate rises."""
+WEIGHT_DECAY = 1e-4
+THRESHOLD = 0.05
+"""Heat of a peak that counts as found when the held-out error is measured."""
+MISSED = 0.25
+"""A missed keypoint counts as far off as this share of the animal's size, and no error counts more."""
+SHOWN = 16
+"""Held-out frames that are looked at while training; all of them at its end."""
+_MAD = 1.4826 / math.sqrt(2.0) * 1.2011
+"""SD per axis from the median distance of a 2D Gaussian: 1 / sqrt(2 ln 2) = 0.8493."""
+STATE = "training.safetensors"
+
+
+def train_network(
+    labels: Labels,
+    folder: Path,
+    options: TrainOptions | None = None,
+    *,
+    start: Network | None = None,
+    progress: Progress | None = None,
+) -> Network:
+    """A network for the keypoints of these labels; the weights are those with the least held-out error.
+
+    start: a network of the same keypoints whose weights are gone on from, instead of fresh ones.
+    folder: where the state of an unfinished training lies; the same call goes on from it, to the same bytes on a CPU.
+    progress(text, done, total) is told the held-out error. Raises InputError for too few labels.
+    """
+    options = options or TrainOptions()
+    labelled = np.isfinite(labels.points[..., 0]).any(axis=(1, 2))
+    if labelled.sum() < LEAST_LABELS:
+        raise InputError(
+            f"{int(labelled.sum())} labelled frames: expected at least {LEAST_LABELS}; label more (20 to 100 a camera "
+            "are a good beginning)"
+        )
+    labels = labels.take(np.flatnonzero(labelled))
+    training, held = hold_out(labels, options.held_out) if options.held_out else (np.arange(len(labels)), np.arange(0))
+    training_labels = labels.take(training)
+    scale = options.scale or suitable_scale(training_labels.points, options.animal_px)
+    spec = NetworkSpec(
+        backbone=options.backbone,
+        width=options.width,
+        channels=options.channels,
+        skeleton=labels.skeleton,
+        limbs=start.spec.limbs if start else choose_limbs(training_labels.points, labels.skeleton),
+        scale=scale,
+    )
+    module = make_module(spec, torch.Generator().manual_seed(options.seed))
+    if start is not None:
+        module.load_state_dict(start.module.state_dict())
+    elif options.pretrained and options.backbone == "efficientnet_lite0":
+        load_imagenet(module)
+
+    def loading(done: int) -> None:
+        if progress:
+            progress("reading labelled frames", done, len(labels))
+
+    pictures = load_pictures(labels, scale, loading)
+    run = _Training(spec, module, pictures.take(training), pictures.take(held), options, folder)
+    run.resume()
+    while not run.finished:
+        run.advance()
+        if progress:
+            progress(run.told(), run.step, options.steps)
+    return run.result()
+
+
+@dataclass
+class _Progress:
+    """What a training remembers beside its tensors."""
+
+    step: int = 0
+    best: float = math.inf
+    best_step: int = 0
+    history: tuple[tuple[int, float, float], ...] = ()
+
+
+class _Training:
+    """The state of a training: step by step, saved after every evaluation."""
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        module: Any,
+        training: Pictures,
+        held: Pictures,
+        options: TrainOptions,
+        folder: Path,
+    ) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.spec, self.options, self.folder = spec, options, folder
+        self.training, self.held = training, held
+        self.module = module.to(self.device)
+        self.average = copy.deepcopy(self.module)
+        self.best = copy.deepcopy(self.module)
+        self.limbs = torch.tensor(spec.limbs, device=self.device).reshape(-1, 2)
+        backbone = list(self.module.backbone.parameters())
+        head = [p for name, p in self.module.named_parameters() if not name.startswith("backbone.")]
+        rates = [options.learning_rate * options.backbone_rate, options.learning_rate]
+        groups = [{"params": p, "lr": r, "rate": r} for p, r in zip((backbone, head), rates, strict=True)]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
+        self.parameters = [*backbone, *head]
+        self.at = _Progress()
+
+    @property
+    def step(self) -> int:
+        return self.at.step
+
+    @property
+    def finished(self) -> bool:
+        patience = self.options.patience * self.options.evaluate_every
+        return self.at.step >= self.options.steps or (
+            len(self.held) > 0 and self.at.step - self.at.best_step >= patience
+        )
+
+    def told(self) -> str:
+        if not self.at.history:
+            return "training"
+        return f"training, held-out error {self.at.history[-1][2]:.2f} px"
+
+    def advance(self) -> None:
+        """One step; an evaluation and a saved state where it is time."""
+        options, step = self.options, self.at.step
+        share = step / options.steps
+        factor = min(1.0, (share + 1 / options.steps) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * share))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["rate"] * factor
+        images, points = draw_batch(self.training, options, math.radians(options.rotation_deg), step)
+        cells = cells_from_image(points, 1.0, self.spec.stride)
+        self.module.train()
+        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        side = options.crop // self.spec.stride
+        targets = make_targets(torch.from_numpy(cells).float().to(self.device), self.limbs, (side, side))
+        loss = pose_loss(self.module(x), targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 10.0)
+        self.optimizer.step()
+        decay = min(options.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for mean, value in zip(self.average.state_dict().values(), self.module.state_dict().values(), strict=True):
+                if mean.is_floating_point():
+                    mean.lerp_(value, 1 - decay)
+                else:
+                    mean.copy_(value)
+        self.at.step += 1
+        if self.at.step % options.evaluate_every == 0 or self.at.step == options.steps:
+            self._evaluate(float(loss.detach()))
+            self._save()
+
+    def _evaluate(self, loss: float) -> None:
+        rows = np.unique(np.linspace(0, len(self.held) - 1, min(SHOWN, len(self.held))).astype(int))
+        errors = held_out_errors(self.average, self.held.take(rows), self.spec)
+        limit = MISSED * animal_size(self.training.points) / self.spec.scale
+        known = errors[~np.isnan(errors)]
+        error = float(np.minimum(known, limit).mean()) if known.size else -float(self.at.step)
+        self.at.history += ((self.at.step, loss, error),)
+        if error < self.at.best:
+            self.at.best, self.at.best_step = error, self.at.step
+            self.best.load_state_dict(self.average.state_dict())
+
+    def result(self) -> Network:
+        module = copy.deepcopy(self.best).cpu().eval()
+        errors = held_out_errors(module, self.held, self.spec)
+        sigma = np.array(
+            [_MAD * np.median(e[~np.isnan(e)]) if (~np.isnan(e)).any() else np.nan for e in np.moveaxis(errors, 2, 0)]
+        )
+        known = errors[~np.isnan(errors)]
+        metrics = {
+            "training frames": len(self.training),
+            "held-out frames": len(self.held),
+            "steps": self.at.step,
+            "best step": self.at.best_step,
+            "scale": self.spec.scale,
+            "held-out error, px, median": float(np.median(known)) if known.size else None,
+            "95th percentile": float(np.percentile(known, 95, method="higher")) if known.size else None,
+            "held-out keypoints found, %": 100 * float(np.isfinite(known).mean()) if known.size else None,
+            "history: step, loss, error px": [list(row) for row in self.at.history],
+        }
+        return Network(self.spec, module, np.where(np.isfinite(sigma), sigma, np.nan), metrics)
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        named = {"module": self.module, "average": self.average, "best": self.best}
+        tensors = {f"{who}.{name}": value for who, net in named.items() for name, value in net.state_dict().items()}
+        for i, parameter in enumerate(self.parameters):
+            for name, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{i}.{name}"] = value
+        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+    def _save(self) -> None:
+        write_bytes(self.folder / STATE, save(self._tensors(), metadata={"progress": json.dumps(asdict(self.at))}))
+
+    def resume(self) -> None:
+        """Go on from the state in the folder, if there is one."""
+        path = self.folder / STATE
+        if not path.is_file():
+            return
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            told = json.loads(file.metadata()["progress"])
+        self.at = _Progress(**told | {"history": tuple(tuple(row) for row in told["history"])})
+        stored = load_file(path)
+        for who, net in {"module": self.module, "average": self.average, "best": self.best}.items():
+            net.load_state_dict({n: stored[f"{who}.{n}"] for n in net.state_dict()})
+        for i, parameter in enumerate(self.parameters):
+            own = {n.rpartition(".")[2]: v for n, v in stored.items() if n.startswith(f"optimizer.{i}.")}
+            self.optimizer.state[parameter] = {n: v if n == "step" else v.to(self.device) for n, v in own.items()}
+
+
+def held_out_errors(module: Any, pictures: Pictures, spec: NetworkSpec) -> Float:
+    """(n, individuals, keypoints) distance in image px from each labelled keypoint to the nearest peak of its kind, of
+    as many peaks as there are animals; infinite where none was found, NaN where nothing is labelled."""
+    device = next(module.parameters()).device
+    errors = np.full(pictures.points.shape[:3], np.nan)
+    module.eval()
+    for row, image in enumerate(pictures.images):
+        x = torch.from_numpy(normalised(image))[None].to(device).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            heat, offset, _ = module.maps(x.contiguous(memory_format=torch.channels_last))
+        truth = pictures.points[row]
+        animals = int(np.isfinite(truth[..., 0]).any(axis=1).sum())
+        kind, cell, _ = find_peaks(heat[0].cpu().numpy(), offset[0].cpu().numpy(), THRESHOLD, animals)
+        xy = image_from_cells(cell, spec.scale, spec.stride)
+        apart = np.linalg.norm((truth + 0.5)[:, :, None] / spec.scale - 0.5 - xy, axis=-1)
+        apart[:, np.arange(truth.shape[1])[:, None] != kind] = np.inf
+        nearest = apart.min(axis=-1, initial=np.inf)
+        errors[row] = np.where(np.isnan(truth[..., 0]), np.nan, nearest)
+    return errors

@@ -1,0 +1,182 @@
+"""Training as a stage: which labels are taken, one network or several, skipping, going on, labels that do not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from calibration.errors import InputError
+from pose3d.config import load_session
+from pose3d.nn.network import load_network
+from pose3d.nn.options import TrainOptions
+from pose3d.session import LabelTable, Session, SkeletonTable, find_files
+from pose3d.stages.training import gather_labels, train_networks
+
+OPTIONS = TrainOptions(
+    backbone="mobilenet_v2", width=0.35, pretrained=False, channels=8, steps=4, batch=2, crop=64, scale=1.0,
+    evaluate_every=2, held_out=0.2,
+)  # fmt: skip
+SIZE, FRAMES = (96, 64), 10
+
+
+def write_labels(folder: Path, seed: int, keypoints: tuple[str, ...] = ("nose", "tail"), frames: int = FRAMES) -> None:
+    """A DeepLabCut folder of images with two discs, labelled."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    lines = [",".join(["scorer", "", "", *["me"] * 2 * len(keypoints)])]
+    lines.append(",".join(["bodyparts", "", "", *(name for name in keypoints for _ in "xy")]))
+    lines.append(",".join(["coords", "", "", *["x", "y"] * len(keypoints)]))
+    for f in range(frames):
+        points = rng.uniform((10, 10), (85, 53), (len(keypoints), 2))
+        image = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
+        for k, (x, y) in enumerate(points):
+            cv2.circle(image, (round(x), round(y)), 5, [(30, 30, 230), (230, 30, 30), (30, 230, 30)][k], -1)
+        cv2.imwrite(str(folder / f"img{f:03d}.png"), image)
+        lines.append(",".join(["labeled-data", folder.name, f"img{f:03d}.png", *(f"{v:.3f}" for v in points.ravel())]))
+    (folder / "CollectedData_me.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for seed, camera in enumerate(("left", "right")):
+        write_labels(folder / f"labels/{camera}", seed)
+    return folder
+
+
+def session_of(data: Path, output: Path, **changes: object) -> Session:
+    session = Session(
+        file=data / "pose3d.toml", data=data, output=output, labels=(LabelTable("labels/{camera}"),),
+        options={"train": OPTIONS},
+    )  # fmt: skip
+    return replace(session, **changes)
+
+
+def test_labels_of_all_cameras_on_the_sessions_skeleton(data: Path, tmp_path: Path) -> None:
+    labels = gather_labels(session_of(data, tmp_path))
+    assert (len(labels), labels.skeleton.keypoints) == (2 * FRAMES, ("nose", "tail"))
+    assert labels.camera == ("left",) * FRAMES + ("right",) * FRAMES
+    table = SkeletonTable(keypoints=("tail", "nose"), edges=(("nose", "tail"),), symmetry=())
+    drawn = gather_labels(session_of(data, tmp_path, skeleton=table))
+    assert (drawn.skeleton.keypoints, drawn.skeleton.edges) == (("tail", "nose"), ((1, 0),))
+    np.testing.assert_array_equal(drawn.points, labels.points[:, :, ::-1])
+    some = (LabelTable("labels/{camera}", frames=(2, 4)),)
+    np.testing.assert_array_equal(gather_labels(session_of(data, tmp_path, labels=some)).frame, [2, 3, 4] * 2)
+    assert set(gather_labels(session_of(data, tmp_path, cameras=("right",))).camera) == {"right"}
+    apart = (LabelTable("labels/left", camera="left"), LabelTable("labels/right/CollectedData_me.csv", frames=(0, 1)))
+    assert gather_labels(session_of(data, tmp_path, labels=apart)).camera == ("left",) * FRAMES + ("",) * 2
+
+
+def test_one_network_for_all_cameras(data: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    session = session_of(data, tmp_path)
+    (report,) = train_networks(session, progress=lambda what, done, total: told.append(what))
+    assert report.stage == "train"
+    assert report.outputs == (tmp_path / "models/network.safetensors", tmp_path / "models/network.json")
+    assert report.summary["labelled frames"] == {"left": FRAMES, "right": FRAMES}
+    assert "held-out error, px, median" in report.summary
+    assert any("held-out error" in what and what.endswith(" px") for what in told)
+    assert load_network(report.outputs[0]).spec.skeleton.keypoints == ("nose", "tail")
+    assert next(train_networks(session)).skipped
+    assert not next(train_networks(session, force=True)).skipped
+    assert not next(train_networks(replace(session, options={"train": replace(OPTIONS, seed=1)}))).skipped
+
+
+def test_changed_labels_or_images_are_trained_anew(tmp_path: Path) -> None:
+    write_labels(tmp_path / "labels/left", 0)
+    session = session_of(tmp_path, tmp_path / "out", options={"train": replace(OPTIONS, steps=1)})
+    assert not next(train_networks(session)).skipped
+    table = tmp_path / "labels/left/CollectedData_me.csv"
+    text = table.read_text()
+    table.write_text(text)
+    assert next(train_networks(session)).skipped, "the file is newer, the labels are the same"
+    table.write_text(text.rstrip().rpartition("\n")[0] + "\n")  # the last frame's labels are gone
+    assert not next(train_networks(session)).skipped
+    cv2.imwrite(str(tmp_path / "labels/left/img000.png"), np.zeros((SIZE[1], SIZE[0], 3), np.uint8))
+    assert not next(train_networks(session)).skipped
+
+
+def test_one_network_for_each_camera(data: Path, tmp_path: Path) -> None:
+    options = {"train": replace(OPTIONS, per_camera=True, steps=1)}
+    reports = list(train_networks(session_of(data, tmp_path, options=options)))
+    assert [report.stage for report in reports] == ["train.left", "train.right"]
+    assert [report.outputs[0].name for report in reports] == ["left.safetensors", "right.safetensors"]
+    assert [report.summary["labelled frames"] for report in reports] == [{"left": FRAMES}, {"right": FRAMES}]
+    unknown = (LabelTable("labels/left"),)
+    with pytest.raises(InputError, match=r"one network a camera .* needs to know whose labels are whose"):
+        list(train_networks(session_of(data, tmp_path, options=options, labels=unknown)))
+
+
+def test_interrupted_and_started_again_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
+    def interrupt(what: str, done: int, total: int) -> None:
+        if done == 3 and total == OPTIONS.steps:
+            raise KeyboardInterrupt
+
+    (whole,) = train_networks(session_of(data, tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        next(train_networks(session_of(data, tmp_path / "cut"), progress=interrupt))
+    assert any((tmp_path / "cut/.pose3d/train").iterdir())
+    (cut,) = train_networks(session_of(data, tmp_path / "cut"))
+    assert [path.read_bytes() for path in cut.outputs] == [path.read_bytes() for path in whole.outputs]
+    assert cut.summary == whole.summary
+    assert not (tmp_path / "cut/.pose3d/train").exists()
+
+
+def expect_error(session: Session, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        list(train_networks(session))
+
+
+def test_labels_that_are_not_there(data: Path, tmp_path: Path) -> None:
+    expect_error(session_of(data, tmp_path, labels=()), r"pose3d\.toml: expected \[labels\] to train on, found none")
+    wrong = (LabelTable("label/{camera}"),)
+    message = r"label/\{camera\}: expected labelled frames, found none; correct `labels\.files` in .*pose3d\.toml"
+    expect_error(session_of(data, tmp_path, labels=wrong), message)
+    wrong = (LabelTable("labels/{camera}", video="{camera}"),)
+    expect_error(session_of(data, tmp_path, labels=wrong), "camera 'left': expected the labelled video .*left, found")
+
+
+def test_labels_that_cannot_be_used(data: Path, tmp_path: Path) -> None:
+    table = SkeletonTable(keypoints=("nose", "tial"))
+    message = "keypoint 'tail' is not in the skeleton; did you mean 'tial'"
+    expect_error(session_of(data, tmp_path, skeleton=table), message)
+    few = (LabelTable("labels/{camera}", frames=(0, 1)),)
+    expect_error(session_of(data, tmp_path, labels=few), "4 labelled frames: expected at least 5")
+    write_labels(tmp_path / "labels/left", 0)
+    write_labels(tmp_path / "labels/right", 0, ("nose", "ear"))
+    expect_error(session_of(tmp_path, tmp_path / "out"), "expected the same keypoints in all, .*ear, tail")
+
+
+def test_images_that_are_missing_are_named_or_left_out(tmp_path: Path) -> None:
+    write_labels(tmp_path / "labels/left", 0)
+    for number in (1, 4):
+        (tmp_path / f"labels/left/img00{number}.png").unlink()
+    message = r"2 of 10 labelled frames have no image; expected .*img001\.png.*img004\.png"
+    expect_error(session_of(tmp_path, tmp_path / "out"), message)
+    skipping = (LabelTable("labels/{camera}", missing="skip"),)
+    assert len(gather_labels(session_of(tmp_path, tmp_path / "out", labels=skipping))) == 8
+
+
+def test_labels_outside_the_image(tmp_path: Path) -> None:
+    write_labels(tmp_path / "labels/left", 0)
+    image = cv2.imread(str(tmp_path / "labels/left/img006.png"))
+    cv2.imwrite(str(tmp_path / "labels/left/img006.png"), image[:8, :8])
+    message = r"img006\.png, camera 'left', frame 6: expected labels inside the image of 8 x 8"
+    expect_error(session_of(tmp_path, tmp_path / "out"), message)
+
+
+@pytest.mark.real
+def test_the_mouses_labels_in_all_views(real_data: Path, tmp_path: Path) -> None:
+    """The projects' own paths lead nowhere here; the session's pattern does."""
+    config = Path(__file__).parents[3] / "configs/mouse_4cam_network.toml"
+    session = load_session(config, real_data / "sleap_anipose_minimal", tmp_path)
+    labels = gather_labels(session)
+    assert [labels.camera.count(name) for name in ("back", "mid", "side", "top")] == [40] * 4
+    assert (labels.frame.min(), labels.frame.max()) == (0, 39)
+    assert labels.image(0).shape == (1024, 1280, 3)
+    assert find_files(session, "poses2d", "mouse") == {}
+    assert len(find_files(session, "video", "mouse")) == 4

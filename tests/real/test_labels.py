@@ -1,0 +1,105 @@
+"""Labelled frames of real projects: as many as there are, on the images that they were made on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from calibration.errors import InputError
+from calibration.footage import open_footage
+from pose3d.files import load_labels, load_poses
+from pose3d.labels import Labels, check_labels, hold_out, join_labels
+
+pytestmark = pytest.mark.real
+
+MOUSE = "sleap_anipose_minimal/minimal_session"
+OPENFIELD = "dlc_openfield/openfield-Pranav-2018-10-30"
+MIRROR = "lp_mirror_mouse/mirror-mouse-example"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "video"),
+    [
+        (f"{MOUSE}/side/minimal_side_proofread.slp", (120, 1, 15, 2), "minimal_side.mp4"),
+        ("sleap_tracks/tracks/clip.slp", (1500, 2, 13, 2), "clip.mp4"),
+        ("sleap_misc/datasets/minimal_instance.pkg.slp", (1, 2, 2, 2), "centered_pair_low_quality.mp4"),
+        ("sleap_misc/datasets/small_robot_minimal.slp", (2, 1, 2, 2), "small_robot.mp4"),
+        ("sleap_misc/slp_hdf5/dance.mp4.labels.slp", (3, 1, 17, 2), "dance.mp4"),  # 450 frames are predicted only
+        (f"{MIRROR}/CollectedData.csv", (90, 1, 17, 2), "labeled-data"),
+        (MIRROR, (90, 1, 17, 2), "labeled-data"),
+    ],
+)
+def test_labels_stand_in_their_images(real_data: Path, name: str, shape: tuple[int, ...], video: str) -> None:
+    labels = load_labels(real_data / name)
+    assert labels.points.shape == shape
+    assert set(labels.video) == {video}
+    check_labels(labels)
+    assert labels.image(0).shape[2] == 3
+
+
+def test_the_flies_are_where_their_labels_are(real_data: Path) -> None:
+    """Flies are bright on a dark floor, and walk: at the labels it is brighter than at those of another frame, or at
+    labels half a fly off.
+    """
+    labels = load_labels(real_data / "sleap_tracks/tracks/clip.slp", frames=(950, 1499)).take(range(0, 550, 50))
+    brightness = []
+    for row, image in labels.images():
+        other = labels.points[row - 1]
+        points = labels.points[row], other, labels.points[row] + 30, labels.points[row] - 30
+        places = [p[np.isfinite(p[..., 0])].round().astype(int) for p in points]
+        brightness.append([image[y, x].mean() for x, y in (place.T for place in places)])
+    own, *others = np.mean(brightness, axis=0)
+    assert own > 1.5 * max(others)
+
+
+def test_four_cameras_are_joined(real_data: Path) -> None:
+    views = ("back", "mid", "side", "top")
+    parts = [load_labels(real_data / MOUSE / v / f"minimal_{v}_proofread.slp", camera=v, frames=(0, 39)) for v in views]
+    labels = join_labels(parts)
+    assert len(labels) == 160
+    _, held = hold_out(labels)
+    for view in views:
+        rows = [row for row in held if labels.camera[row] == view]
+        np.testing.assert_array_equal(labels.frame[rows], [18, 19, 20, 21])
+    poses = load_poses(real_data / MOUSE / "side/minimal_side_proofread.slp")
+    np.testing.assert_array_equal(labels.points[80:120], poses.points[:40])
+    row = 80 + 17
+    with open_footage(labels.pictures[row].path) as footage:
+        np.testing.assert_array_equal(labels.image(row), footage.read(17))
+
+
+def test_an_embedded_image_is_grey_as_its_flies(real_data: Path) -> None:
+    labels = load_labels(real_data / "sleap_misc/datasets/minimal_instance.pkg.slp")
+    image = labels.image(0)
+    assert image.shape == (384, 384, 3)
+    assert (image == image[..., :1]).all()
+
+
+def test_half_of_the_openfields_images_are_missing(real_data: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"58 of 116 labelled frames have no image; expected .*img0001\.png, .*48 more"
+    ):
+        load_labels(real_data / OPENFIELD)
+    labels = load_labels(real_data / OPENFIELD, missing="skip")
+    np.testing.assert_array_equal(labels.frame, range(0, 116, 2))
+    assert labels.skeleton.keypoints == ("snout", "leftear", "rightear", "tailbase")
+    check_labels(labels)
+    table = load_labels(real_data / OPENFIELD / "labeled-data/m4s1/CollectedData_Pranav.csv", missing="skip")
+    np.testing.assert_allclose(table.points, labels.points, rtol=0, atol=1e-9)  # the H5 and the CSV of one table
+
+
+def test_labels_of_a_larger_image_are_refused(real_data: Path) -> None:
+    """The labels of a video of 1280 x 1024 px on one of 560 x 320."""
+    slp = real_data / MOUSE / "side/minimal_side_proofread.slp"
+    robot = real_data / "sleap_misc/datasets/small_robot.mp4"
+    wrong: Labels = load_labels(slp, camera="side", video=robot)
+    with pytest.raises(InputError, match=r"small_robot\.mp4, camera 'side', frame 0: .* 560 x 320 px, got '\w+' at \("):
+        check_labels(wrong)
+    flies = load_labels(real_data / "sleap_tracks/tracks/clip.slp", video=robot)
+    with h5py.File(real_data / "sleap_tracks/tracks/clip.slp") as file:
+        last = int(file["frames"]["frame_idx"].max())
+    with pytest.raises(InputError, match=rf"small_robot\.mp4: expected frame {last}, which is labelled"):
+        check_labels(flies)
