@@ -1,8 +1,8 @@
 """From a few labelled frames to 2D keypoints in a video: python examples/02_train.py [SESSION] [OUTPUT]
 
 Takes the frames of one of the SESSION's videos whose keypoints are known as labels; with `load_labels` they come from a
-SLEAP or DeepLabCut project. A small network and few steps, so that the example is quick: it has seen 12 frames of one
-camera and is not good. Your own training leaves TrainOptions as they are and takes minutes.
+SLEAP or DeepLabCut project. To be quick it goes on from the demo's network for a few steps; your own training starts
+from ImageNet's weights (leave `start` out, and TrainOptions as they are) and takes minutes.
 """
 
 import sys
@@ -13,7 +13,7 @@ import numpy as np
 from calibration.footage import open_footage
 from pose3d import assemble, evaluate_pose, load_poses, save_poses
 from pose3d.labels import Picture, labels_of_poses
-from pose3d.nn.network import save_network
+from pose3d.nn.network import load_network, save_network
 from pose3d.nn.options import TrainOptions
 from pose3d.nn.predict import predict_candidates
 from pose3d.nn.train import train_network
@@ -26,10 +26,9 @@ truth = load_poses(session / "truth/poses2d/cam0.nc")
 every = np.arange(0, len(truth.frame), 16)
 labels = labels_of_poses(truth, [Picture(video, int(f)) for f in truth.frame], "cam0", video.name).take(every)
 
-options = TrainOptions(
-    backbone="mobilenet_v2", width=0.35, pretrained=False, steps=80, evaluate_every=40, batch=4, crop=128, animal_px=64
-)
-network = train_network(labels, output / "training", options, progress=lambda what, done, total: None)
+start = load_network(session / "models/quadruped.safetensors")
+options = TrainOptions(steps=40, evaluate_every=20, batch=4, learning_rate=5e-4, scale=start.spec.scale)
+network = train_network(labels, output / "training", options, start=start)
 save_network(output / "network.safetensors", network)
 print(f"held-out error {network.metrics['held-out error, px, median']:.1f} px (median) after {options.steps} steps")
 

@@ -31,7 +31,8 @@ def new(folder: Path, *, force: Force = False, json: Json = False) -> None:
 
     Parameters
     ----------
-    folder: of the session; see the README for the layout, which patterns in the file can change
+    folder
+        of the session; see the README for the layout, which patterns in the file can change
     """
     from pose3d.console import say, tell_json
     from pose3d.scaffold import write_session
@@ -60,10 +61,14 @@ def run(
 
     Parameters
     ----------
-    session: a TOML file, or a folder with a pose3d.toml
-    data: folder that the file's patterns are relative to; only read from (default: the file's folder)
-    output: folder of the results (default: `results` beside the file)
-    recording: only this one
+    session
+        a TOML file, or a folder with a pose3d.toml
+    data
+        folder that the file's patterns are relative to; only read from (default: the file's folder)
+    output
+        folder of the results (default: `results` beside the file)
+    recording
+        only this one
     """
     from pose3d.config import load_session
     from pose3d.console import progress_bars, show_reports
@@ -88,10 +93,14 @@ def calibrate(
 
     Parameters
     ----------
-    folder: <camera>.mp4 or <camera>/ of images, one for each camera
-    board: the board's description, board.toml
-    output: the calibration to write, such as calibration.toml
-    intrinsics: folder with footage of each camera alone, or a calibration whose intrinsics are taken as they are
+    folder
+        <camera>.mp4 or <camera>/ of images, one for each camera
+    board
+        the board's description, board.toml
+    output
+        the calibration to write, such as calibration.toml
+    intrinsics
+        folder with footage of each camera alone, or a calibration whose intrinsics are taken as they are
     """
     from pose3d.console import progress_bars, show_reports
     from pose3d.pipeline import calibrate_folder
@@ -114,9 +123,12 @@ def train(
 
     Parameters
     ----------
-    session: a TOML file, or a folder with a pose3d.toml
-    data: folder that the file's patterns are relative to; only read from (default: the file's folder)
-    output: folder of the results; the network goes to its models/ (default: `results` beside the file)
+    session
+        a TOML file, or a folder with a pose3d.toml
+    data
+        folder that the file's patterns are relative to; only read from (default: the file's folder)
+    output
+        folder of the results; the network goes to its models/ (default: `results` beside the file)
     """
     from pose3d.config import load_session
     from pose3d.console import progress_bars, show_reports
@@ -144,12 +156,18 @@ def predict(
 
     Parameters
     ----------
-    videos: video files, or folders of images
-    model: the network, .safetensors, or a folder with one for each video's name
-    output: folder for <video>.nc (2D poses) and candidates/<video>.nc (all that the network saw)
-    individuals: how many animals there are at most (default: as many as are seen)
-    batch: images at once (default: 4 on a CPU, 16 on a GPU)
-    device: auto takes a CUDA device where there is one
+    videos
+        video files, or folders of images
+    model
+        the network, .safetensors, or a folder with one for each video's name
+    output
+        folder for <video>.nc (2D poses) and candidates/<video>.nc (all that the network saw)
+    individuals
+        how many animals there are at most (default: as many as are seen)
+    batch
+        images at once (default: 1 on a CPU, 16 on a GPU)
+    device
+        auto takes a CUDA device where there is one
     """
     from pose3d.console import progress_bars, show_reports
     from pose3d.nn.options import PredictOptions
@@ -180,13 +198,20 @@ def reconstruct(
 
     Parameters
     ----------
-    poses2d: folder with a file or folder of 2D poses for each camera, by its name
-    calibration: calibration.toml, ours, aniposelib's or Pose2Sim's
-    output: .nc (everything), .csv (a plain table) or .trc
-    unit: of the calibration's lengths, where its file does not say
-    individuals: how many animals there are (default: as many as are seen)
-    poses2d_format: of the 2D poses, where the files do not tell
-    fps: frames/s, where the files do not say
+    poses2d
+        folder with a file or folder of 2D poses for each camera, by its name
+    calibration
+        calibration.toml, ours, aniposelib's or Pose2Sim's
+    output
+        .nc (everything), .csv (a plain table) or .trc
+    unit
+        of the calibration's lengths, where its file does not say
+    individuals
+        how many animals there are (default: as many as are seen)
+    poses2d_format
+        of the 2D poses, where the files do not tell
+    fps
+        frames/s, where the files do not say
     """
     from pose3d.console import progress_bars, show_reports
     from pose3d.pipeline import reconstruct_folder
@@ -222,13 +247,20 @@ def render(
 
     Parameters
     ----------
-    poses3d: the 3D poses
-    calibration: the rig that they were made with
-    output: .png of one moment or .mp4 of all (default: a window to look around in)
-    frame: which moment a picture shows (default: the one with most keypoints)
-    unit: of the lengths, where a file does not say
-    videos: folder with <camera>.mp4 or <camera>/ of images
-    poses2d: folder of 2D poses of the same frames, such as results/<recording>/poses2d
+    poses3d
+        the 3D poses
+    calibration
+        the rig that they were made with
+    output
+        .png of one moment or .mp4 of all (default: a window to look around in)
+    frame
+        which moment a picture shows (default: the one with most keypoints)
+    unit
+        of the lengths, where a file does not say
+    videos
+        folder with <camera>.mp4 or <camera>/ of images
+    poses2d
+        folder of 2D poses of the same frames, such as results/<recording>/poses2d
     """
     from pose3d.console import progress_bars, say, tell_json
     from pose3d.stages.pictures import show_files
@@ -249,9 +281,12 @@ def evaluate(truth: Path, estimate: Path, *, unit: str | None = None, json: Json
 
     Parameters
     ----------
-    truth: poses, 2D or 3D, in any format
-    estimate: poses of the same keypoints
-    unit: of the lengths, where a file does not say
+    truth
+        poses, 2D or 3D, in any format
+    estimate
+        poses of the same keypoints
+    unit
+        of the lengths, where a file does not say
     """
     from pose3d.console import show_numbers, tell_json
     from pose3d.evaluation import evaluate_pose, evaluate_tracks
@@ -288,12 +323,18 @@ def convert(
 
     Parameters
     ----------
-    source: a file, or a folder of OpenPose JSON
-    output: what to write
-    source_format: native, sleap, sleap_analysis, deeplabcut, openpose, openpose_body25, openpose_body25b, trc or csv
-    output_format: native, csv, trc or deeplabcut (default: by the ending)
-    unit: of 3D lengths, where the file does not say
-    fps: frames/s, where the file does not say
+    source
+        a file, or a folder of OpenPose JSON
+    output
+        what to write
+    source_format
+        native, sleap, sleap_analysis, deeplabcut, openpose, openpose_body25, openpose_body25b, trc or csv
+    output_format
+        native, csv, trc or deeplabcut (default: by the ending)
+    unit
+        of 3D lengths, where the file does not say
+    fps
+        frames/s, where the file does not say
     """
     from pose3d.console import say, tell_json
     from pose3d.files import load_poses, save_poses
@@ -320,8 +361,10 @@ def demo(
 
     Parameters
     ----------
-    output: folder to leave it all in
-    seed: of the animals' ways and looks
+    output
+        folder to leave it all in
+    seed
+        of the animals' ways and looks
     """
     from pose3d.console import progress_bars, show_reports
     from pose3d.demo import run_demo

@@ -297,6 +297,9 @@ file = "board.toml"
 [predict]
 model = "{MODEL}"
 
+[identify]
+individuals = {ANIMALS}
+
 [scene]
 size = [960, 720]
 every = 2

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from calibration.errors import InputError
 from calibration.rig import CameraRig
+from pose3d.comparison import animals_size, assigned, closeness, on_common_ground
 from pose3d.poses import Groups, Poses
-from pose3d.skeleton import Skeleton
 
 __all__ = [
     "PoseErrors",
@@ -90,14 +89,14 @@ def evaluate_pose(truth: Poses, estimate: Poses) -> PoseErrors:
     counts as not delivered.
     Raises InputError when nothing can be compared: other units, no common frame or keypoint.
     """
-    true, found = _common(truth, estimate)
-    size = _size(true)
+    true, found = on_common_ground(truth, estimate)
+    size = animals_size(true)
     if np.any(truth.ids >= 0) and np.any(estimate.ids >= 0):
         true, found = true.by_id(), found.by_id()
-        pairs = _assigned(_gain(true.points, found.points, size)[None])[0]
+        pairs = assigned(_gain(true.points, found.points, size)[None])[0]
         partner = np.tile(pairs, (len(true.frame), 1))
     else:
-        partner = _assigned(_gain_by_frame(true.points, found.points, size))
+        partner = assigned(closeness(true.points, found.points, size))
     found = found.take_slots(partner)
     distance = np.linalg.norm(true.points - found.points, axis=-1)
     wanted, got = ~true.missing, ~np.isnan(distance)
@@ -118,8 +117,8 @@ def evaluate_tracks(truth: Poses, estimate: Poses, options: TrackOptions | None 
     their common keypoints. Slots without identity (-1) count as false positives. Raises InputError as evaluate_pose.
     """
     options = options or TrackOptions()
-    true, found = _common(truth, estimate)
-    d0 = _size(true) if options.d0 is None else options.d0
+    true, found = on_common_ground(truth, estimate)
+    d0 = animals_size(true) if options.d0 is None else options.d0
     similarity = np.nan_to_num(1.0 - _mean_distance(true.points, found.points) / d0, nan=0.0)
     allowed = similarity >= options.match_at
     here = ~np.all(true.missing, axis=2) & (true.ids >= 0)
@@ -172,58 +171,6 @@ def left_out_errors(
     return errors
 
 
-def _common(truth: Poses, estimate: Poses) -> tuple[Poses, Poses]:
-    """Both on the truth's frames and on their common keypoints; frames that the estimate lacks are empty."""
-    if truth.unit != estimate.unit or truth.shape[3] != estimate.shape[3]:
-        raise InputError(
-            f"evaluate: the truth is {truth.shape[3]}D in {truth.unit}, the estimate {estimate.shape[3]}D in "
-            f"{estimate.unit}; convert one of them"
-        )
-    names = [k for k in truth.skeleton.keypoints if k in estimate.skeleton.keypoints]
-    if not names:
-        raise InputError(
-            f"evaluate: no common keypoint; the truth has {', '.join(truth.skeleton.keypoints)}, "
-            f"the estimate {', '.join(estimate.skeleton.keypoints)}"
-        )
-    rows = np.searchsorted(estimate.frame, truth.frame)
-    rows[rows == len(estimate.frame)] = 0
-    there = estimate.frame[rows] == truth.frame if len(estimate.frame) else np.zeros(len(truth.frame), dtype=bool)
-    if not there.any():
-        raise InputError(
-            f"evaluate: no common frame; the truth has {len(truth.frame)} frames, the estimate {len(estimate.frame)}"
-        )
-    points = np.where(there[:, None, None, None], estimate.points[rows], np.nan)
-    ids = np.where(there[:, None], estimate.ids[rows], -1)
-    moved = Poses(
-        points,
-        ids=ids,
-        frame=truth.frame,
-        time=truth.time,
-        skeleton=estimate.skeleton,
-        names=estimate.names,
-        unit=truth.unit,
-    )
-    return _with_keypoints(truth, names), _with_keypoints(moved, names)
-
-
-def _with_keypoints(poses: Poses, names: list[str]) -> Poses:
-    order = [poses.skeleton.index(name) for name in names]
-    return Poses(
-        poses.points[:, :, order], ids=poses.ids, frame=poses.frame, time=poses.time, skeleton=Skeleton(tuple(names)),
-        names=poses.names, unit=poses.unit, fps=poses.fps,
-    )  # fmt: skip
-
-
-def _size(poses: Poses) -> float:
-    """Median over frames and individuals of the largest distance between two keypoints; NaN without any."""
-    points = poses.points
-    largest = np.zeros(points.shape[:2])
-    for k in range(points.shape[2] - 1):
-        apart = np.linalg.norm(points[:, :, k + 1 :] - points[:, :, k, None], axis=-1)
-        largest = np.maximum(largest, np.nan_to_num(apart).max(axis=2))
-    return float(np.median(largest[largest > 0])) if (largest > 0).any() else float("nan")
-
-
 def _mean_distance(true: Float, found: Float) -> Float:
     """(frames, individuals, found individuals) mean distance of the common keypoints; NaN where there is none."""
     apart = np.linalg.norm(true[:, :, None] - found[:, None], axis=-1)
@@ -231,29 +178,11 @@ def _mean_distance(true: Float, found: Float) -> Float:
     return np.where(both.any(axis=-1), np.nansum(apart, axis=-1) / np.maximum(both.sum(axis=-1), 1), np.nan)
 
 
-def _gain_by_frame(true: Float, found: Float, size: float) -> Float:
-    """(frames, individuals, found individuals) sum over keypoints of max(0, 1 - distance / size)."""
-    apart = np.linalg.norm(true[:, :, None] - found[:, None], axis=-1)
-    return np.clip(1.0 - np.where(np.isnan(apart), np.inf, apart) / size, 0.0, None).sum(axis=-1)
-
-
 def _gain(true: Float, found: Float, size: float) -> Float:
     gain = np.zeros((true.shape[1], found.shape[1]))
     for a in range(true.shape[1]):
-        gain[a] = _gain_by_frame(true[:, a : a + 1], found, size).sum(axis=(0, 1))
+        gain[a] = closeness(true[:, a : a + 1], found, size).sum(axis=(0, 1))
     return gain
-
-
-def _assigned(gain: Float) -> NDArray[np.intp]:
-    """(frames, individuals) the found individual of each true one, -1 = none, from gains (frames, individuals,
-    found).
-    """
-    partner = np.full(gain.shape[:2], -1)
-    for frame, matrix in enumerate(gain):
-        rows, columns = linear_sum_assignment(-matrix)
-        good = matrix[rows, columns] > 0
-        partner[frame, rows[good]] = columns[good]
-    return partner
 
 
 def _clear(

@@ -34,9 +34,10 @@ COARSE = TrainOptions(
     patience=16,
     backbone_rate=1.0,
     average=0.995,
+    unlabelled=1.0,
     held_out=0.05,
 )
-FINE = replace(COARSE, animal_px=96.0, crop=192, batch=12, steps=5000, evaluate_every=500, learning_rate=3e-3)
+FINE = replace(COARSE, animal_px=96.0, crop=192, batch=12, steps=2600, learning_rate=3e-3)
 """How the network that comes with pose3d was trained: first on small images, which is quick, then on larger ones."""
 
 Row = tuple[Path, int, str, NDArray[np.float64]]

@@ -33,6 +33,8 @@ Floats = NDArray[np.float64]
 GATE = 5.0
 """Pixels this many sigma from the projection count nothing (Tukey's biweight)."""
 STRAY = 10.0
+ROUNDING = 1e-9
+"""Share of the coordinates that is no distance: motion on a straight line has none but rounding errors."""
 CAUCHY = LOSSES.index("cauchy")
 RIDGE = 1e-10
 """Share added to the diagonal: keeps the equations solvable where all pixels of a stretch were gated away, or where the
@@ -162,17 +164,33 @@ def filled(track: Track) -> Floats:
 def without_strays(track: Track, rig: Packed, max_gap: int) -> Track:
     """The track without triangulated points that fewer than three views agree on and that stand far from their
     neighbours in time: further from the median of the seven frames about them than STRAY times such a distance usually
-    is."""
+    is. So far they must be from where the frames lie, and from where they lie once the window's velocity is taken out:
+    in a window that is cut short by a track's end, the median of a moving animal lies behind or before it."""
     everything = np.arange(track.points.shape[1])
     squared = data_equations(track, rig, track.points, everything)[3]
-    padded = np.pad(track.points, ((3, 3), (0, 0), (0, 0)), constant_values=np.nan)
-    around = np.sort(np.lib.stride_tricks.sliding_window_view(padded, 7, axis=0), axis=-1)  # NaN last
-    middle = (np.isfinite(around).sum(axis=-1, keepdims=True) - 1).clip(0) // 2
-    apart = np.linalg.norm(track.points - np.take_along_axis(around, middle, axis=-1)[..., 0], axis=-1)
-    usual = np.array([np.median(d[np.isfinite(d)]) if np.isfinite(d).any() else 0.0 for d in apart.T])
-    stray = (apart > STRAY * usual) & ((squared < GATE**2).sum(axis=0) < 3)
+    around = _windows(track.points)
+    time = _windows(track.frame[:, None, None].astype(np.float64)) - track.frame[:, None, None, None]
+    velocity = np.nan_to_num(_lower_median(np.diff(around) / np.diff(time)))
+    stray = (squared < GATE**2).sum(axis=0) < 3
+    rounding = ROUNDING * np.abs(np.nan_to_num(track.points)).max(initial=0.0)
+    for places in (around, around - velocity[..., None] * time):
+        apart = np.linalg.norm(track.points - _lower_median(places), axis=-1)
+        usual = np.array([np.median(d[np.isfinite(d)]) if np.isfinite(d).any() else 0.0 for d in apart.T])
+        stray &= apart > STRAY * usual + rounding
     points = np.where(stray[..., None], np.nan, track.points)
     return replace(track, points=points, alive=bridged(np.isfinite(points[..., 0]), track.frame, max_gap))
+
+
+def _windows(values: Floats) -> Floats:
+    """(T, ..., 7): the values (T, ...) of the seven frames about each, NaN beyond the ends."""
+    padded = np.pad(values, ((3, 3), *((0, 0),) * (values.ndim - 1)), constant_values=np.nan)
+    return np.lib.stride_tricks.sliding_window_view(padded, 7, axis=0)
+
+
+def _lower_median(values: Floats) -> Floats:
+    """The median along the last axis of what is not NaN, the lower one of two; NaN of nothing."""
+    middle = (np.isfinite(values).sum(axis=-1, keepdims=True) - 1).clip(0) // 2
+    return np.asarray(np.take_along_axis(np.sort(values, axis=-1), middle, axis=-1)[..., 0])  # NaN last
 
 
 def data_equations(

@@ -29,7 +29,7 @@ FLOORS = {
         ["skeleton", "records"],
         ["poses", "bodies"],
         ["labels"],
-        ["timeline", "video", "kalman", "files", "synthetic", "shading", "session"],
+        ["timeline", "video", "kalman", "files", "synthetic", "shading", "session", "comparison"],
         [
             "nn",
             "filming",
@@ -41,6 +41,7 @@ FLOORS = {
             "trajectory",
             "smoothing",
             "evaluation",
+            "detection_scores",
         ],
         ["motion", "rehearsal"],
         ["refinement"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +75,7 @@ def load_pictures(labels: Labels, scale: float, progress: Callable[[int], None] 
 
 
 def draw_batch(
-    pictures: Pictures, options: TrainOptions, rotation: float, step: int, pool: Executor | None = None
+    pictures: Pictures, options: TrainOptions, rotation: float, step: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """The batch of one step: crops (batch, crop, crop, 3) in -1..1 and points (batch, individuals, keypoints, 2) px.
 
@@ -96,7 +95,7 @@ def draw_batch(
         warp = random_warp(points, size, options.crop, rotation, options.zoom, rng)
         return lit(warp_image(image, warp, options.crop), rng), warp_points(points, warp, options.crop)
 
-    samples = list((pool.map if pool else map)(sample, range(options.batch)))
+    samples = [sample(i) for i in range(options.batch)]
     return np.stack([image for image, _ in samples]), np.stack([points for _, points in samples])
 
 

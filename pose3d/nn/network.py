@@ -96,9 +96,10 @@ def load_network(path: Path) -> Network:
         spec = NetworkSpec(**told["network"], skeleton=skeleton, limbs=limbs)
         sigma = np.array([np.nan if s is None else float(s) for s in told["sigma_px"]])
         metrics = dict(told["metrics"])
-    except (KeyError, TypeError, ValueError) as error:
+        _check(spec, sigma)
+        module = make_module(spec)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{spec_path(path)}: does not describe a network ({error!r}); copy it again") from None
-    module = make_module(spec)
     try:
         module.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     except (SafetensorError, OSError) as error:
@@ -108,6 +109,15 @@ def load_network(path: Path) -> Network:
             f"{path}: its weights do not fit {spec_path(path).name} beside it; copy both files of the network again"
         ) from None
     return Network(spec, module, sigma, metrics)
+
+
+def _check(spec: NetworkSpec, sigma: NDArray[np.float64]) -> None:
+    """Raise ValueError for what the compiled code that looks for limbs would take on trust."""
+    n = len(spec.skeleton)
+    if any(not 0 <= keypoint < n for limb in spec.limbs for keypoint in limb):
+        raise ValueError(f"limbs: expected indices below {n}")
+    if len(sigma) != n or spec.stride != STRIDE or not 0 < spec.scale < np.inf:
+        raise ValueError(f"expected {n} sigma_px, stride {STRIDE} and a scale above 0")
 
 
 def _described(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,9 +22,11 @@ class TrainOptions:
     backbone: "efficientnet_lite0", "mobilenet_v2" (of `width`), "timm:<name>". pretrained: ImageNet weights, where the
     backbone has them. channels: of the upsampling head. per_camera: one network for each camera.
     steps: batches at most; batch: crops in each; crop: their side, input px. animal_px: how long an animal is in the
-    network's input. scale: input px per image px instead (by itself
-    at most 1). learning_rate: of the head; the backbone has backbone_rate
-    times it. rotation_deg, zoom: crops are turned by up to +- rotation_deg and resized by zoom[0]..zoom[1].
+    network's input, from which follows the scale (1/8 to 1.41). scale: input px per image px instead.
+    learning_rate: of the head; the backbone has backbone_rate times it.
+    rotation_deg, zoom: crops are turned by up to +- rotation_deg and resized by zoom[0]..zoom[1].
+    unlabelled: weight, 0..1, of "there is none" where an animal is but its keypoint has no label: 1 if what is not
+    labelled cannot be seen, less if labels were forgotten.
     held_out: share of the frames that is kept for measuring the error. evaluate_every: steps; patience: evaluations
     without a better one after which it stops. average: decay of the exponential moving average of the weights.
     seed: same seed, same labels, same network.
@@ -43,6 +46,7 @@ class TrainOptions:
     backbone_rate: float = 0.5
     rotation_deg: float = 180.0
     zoom: tuple[float, float] = (0.8, 1.25)
+    unlabelled: float = 0.1
     held_out: float = 0.1
     evaluate_every: int = 100
     patience: int = 5
@@ -53,10 +57,16 @@ class TrainOptions:
         for name in ("steps", "batch", "crop", "evaluate_every", "patience", "channels"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.crop % 32:
-            raise InputError(f"crop: expected a multiple of 32 px, got {self.crop}")
+        for name in ("width", "animal_px", "scale", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name}: expected a number above 0, got {value}")
+        if self.crop % 32 or self.crop < 64:  # a single cell has no variance for batch norm
+            raise InputError(f"crop: expected a multiple of 32 px, at least 64, got {self.crop}")
         if not 0 <= self.held_out < 0.9:
             raise InputError(f"held_out: expected a share from 0 to below 0.9, got {self.held_out}")
+        if not 0 <= self.unlabelled <= 1:
+            raise InputError(f"unlabelled: expected a weight from 0 to 1, got {self.unlabelled}")
         if not 0 < self.zoom[0] <= self.zoom[1]:
             raise InputError(f"zoom: expected two rising factors above 0, got {self.zoom}")
 
@@ -66,7 +76,7 @@ class PredictOptions:
     """How a network finds candidates in images.
 
     model: the network (.safetensors), or a folder with <camera>.safetensors for each camera or one network.safetensors
-    for all; None where it is trained from labels. batch: images at once, None = 4 on a CPU, 16 on a GPU.
+    for all; None where it is trained from labels. batch: images at once, None = 1 on a CPU, 16 on a GPU.
     device: "auto" takes a CUDA device where there is one. half: float16 on CUDA.
     threshold: heat, 0..1, from which a peak is a candidate; limit: candidates of each keypoint in a frame at most.
     limb_threshold: score, 0..1, from which two candidates may be joined.

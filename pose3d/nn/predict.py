@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from calibration.errors import InputError
 from pose3d.nn.coords import image_from_cells, input_from_image
+from pose3d.nn.memory import is_no_memory
 from pose3d.nn.network import Network
 from pose3d.nn.options import PredictOptions
 from pose3d.nn.peaks import find_peaks, score_limbs
@@ -31,7 +32,7 @@ Image = NDArray[np.uint8]
 Batch = tuple[list[int], Image]
 Found = tuple[int, tuple[NDArray[Any], ...]]
 
-CPU_BATCH, GPU_BATCH = 4, 16
+CPU_BATCH, GPU_BATCH = 1, 16
 GPU_WORKERS, MOST_WORKERS = 3, 8
 AHEAD = 3
 """Batches that are read ahead."""
@@ -39,7 +40,6 @@ LEAST_CELLS = 0.05
 """SD of a candidate's place at least, in cells: no network is surer."""
 UNKNOWN_CELLS = 0.5
 """SD of a candidate's place, in cells, where nothing was held out to measure it."""
-_NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
 
 
 def predict_candidates(
@@ -121,7 +121,7 @@ class Predictor:
                 )
             ]
         except (MemoryError, RuntimeError) as error:
-            if not _is_no_memory(error):
+            if not is_no_memory(error):
                 raise
             if size == 1:
                 height, width = images.shape[1:3]
@@ -221,11 +221,6 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError('device: expected a CUDA device, found none; use "auto" or "cpu", or install torch with CUDA')
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _is_no_memory(error: BaseException) -> bool:
-    """PyTorch's errors differ by device and allocator, often only in their text."""
-    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in _NO_MEMORY)
 
 
 @contextmanager

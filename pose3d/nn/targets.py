@@ -15,10 +15,10 @@ REACH = 2.5
 """Cells around a keypoint whose offsets are trained."""
 BAND = 1.0
 """Half the width of a limb in its field, in cells."""
+SHORTEST = 1e-3
+"""Cells below which a limb has no direction, and is as if it were not labelled."""
 BACKGROUND = 0.1
 """Weight of a field's cells that lie on no limb; there are so many more of them."""
-UNLABELLED = 0.1
-"""Weight of the empty heatmap in the box of an animal whose keypoint has no label: it may be there all the same."""
 MARGIN = 0.2
 """The box of an animal reaches this share of its size beyond its labelled keypoints."""
 
@@ -35,8 +35,11 @@ class Targets:
     paf_weight: Tensor
 
 
-def make_targets(points: Tensor, limbs: Tensor, shape: tuple[int, int]) -> Targets:
-    """Targets of keypoints (n, individuals, K, 2) in cells, NaN where not labelled. limbs: (L, 2). shape: (h, w)."""
+def make_targets(points: Tensor, limbs: Tensor, shape: tuple[int, int], unlabelled: float = 1.0) -> Targets:
+    """Targets of keypoints (n, individuals, K, 2) in cells, NaN where not labelled. limbs: (L, 2). shape: (h, w).
+
+    unlabelled: weight of the empty heatmap in the box of an animal whose keypoint has no label: it may be there.
+    """
     known = torch.isfinite(points).all(dim=-1)
     xy = torch.where(known[..., None], points, torch.full_like(points, 1e6))
     x = torch.arange(shape[1], dtype=points.dtype, device=points.device)
@@ -50,7 +53,7 @@ def make_targets(points: Tensor, limbs: Tensor, shape: tuple[int, int]) -> Targe
     near = off_x**2 + off_y**2 < REACH**2
     offset = torch.stack([off_x, off_y], dim=2) * near[:, :, None]
     unsure = _boxes(points, known, x, y)
-    heat_weight = torch.where(unsure & (heat < 0.1), UNLABELLED, 1.0)
+    heat_weight = torch.where(unsure & (heat < 0.1), unlabelled, 1.0)
     paf, paf_weight = _fields(xy, known, limbs, x, y)
     return Targets(heat, offset, paf, heat_weight, near * heat, paf_weight)
 
@@ -77,8 +80,9 @@ def _fields(xy: Tensor, known: Tensor, limbs: Tensor, x: Tensor, y: Tensor) -> t
     a, b = xy[:, :, limbs[:, 0]], xy[:, :, limbs[:, 1]]  # (n, I, L, 2)
     there = known[:, :, limbs[:, 0]] & known[:, :, limbs[:, 1]]
     along = b - a
-    length = along.norm(dim=-1).clamp(min=1e-6)
-    unit = along / length[..., None]
+    length = along.norm(dim=-1)
+    there &= length > SHORTEST
+    unit = along / length.clamp(min=SHORTEST)[..., None]
     px = (x - a[..., 0, None])[..., None, :]  # (n, I, L, 1, w)
     py = (y - a[..., 1, None])[..., :, None]  # (n, I, L, h, 1)
     ux, uy = unit[..., 0, None, None], unit[..., 1, None, None]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from pose3d.nn.coords import cells_from_image, image_from_cells
 from pose3d.nn.data import Pictures, animal_size, draw_batch, load_pictures, normalised, suitable_scale
 from pose3d.nn.limbs import choose_limbs
 from pose3d.nn.losses import pose_loss
-from pose3d.nn.model import load_imagenet
+from pose3d.nn.memory import is_no_memory
+from pose3d.nn.model import PoseNet, load_imagenet
 from pose3d.nn.network import Network, NetworkSpec, make_module
 from pose3d.nn.options import LEAST_LABELS, TrainOptions
 from pose3d.nn.peaks import find_peaks
@@ -42,9 +44,10 @@ MISSED = 0.25
 """A missed keypoint counts as far off as this share of the animal's size, and no error counts more."""
 SHOWN = 16
 """Held-out frames that are looked at while training; all of them at its end."""
-_MAD = 1.4826 / math.sqrt(2.0) * 1.2011
-"""SD per axis from the median distance of a 2D Gaussian: 1 / sqrt(2 ln 2) = 0.8493."""
+_SD = 1 / math.sqrt(2 * math.log(2))
+"""SD per axis of a 2D Gaussian from its median distance: that follows Rayleigh's distribution."""
 STATE = "training.safetensors"
+IN_PARTS = "batch computed in parts"
 
 
 def train_network(
@@ -57,7 +60,7 @@ def train_network(
 ) -> Network:
     """A network for the keypoints of these labels; the weights are those with the least held-out error.
 
-    start: a network of the same keypoints whose weights are gone on from, instead of fresh ones.
+    start: a network of the same keypoints to go on from; its layers are taken instead of those of the options.
     folder: where the state of an unfinished training lies; the same call goes on from it, to the same bytes on a CPU.
     progress(text, done, total) is told the held-out error. Raises InputError for too few labels.
     """
@@ -70,27 +73,13 @@ def train_network(
         )
     labels = labels.take(np.flatnonzero(labelled))
     training, held = hold_out(labels, options.held_out) if options.held_out else (np.arange(len(labels)), np.arange(0))
-    training_labels = labels.take(training)
-    scale = options.scale or suitable_scale(training_labels.points, options.animal_px)
-    spec = NetworkSpec(
-        backbone=options.backbone,
-        width=options.width,
-        channels=options.channels,
-        skeleton=labels.skeleton,
-        limbs=start.spec.limbs if start else choose_limbs(training_labels.points, labels.skeleton),
-        scale=scale,
-    )
-    module = make_module(spec, torch.Generator().manual_seed(options.seed))
-    if start is not None:
-        module.load_state_dict(start.module.state_dict())
-    elif options.pretrained and options.backbone == "efficientnet_lite0":
-        load_imagenet(module)
+    module, spec = _beginning(labels.take(training), options, start)
 
     def loading(done: int) -> None:
         if progress:
             progress("reading labelled frames", done, len(labels))
 
-    pictures = load_pictures(labels, scale, loading)
+    pictures = load_pictures(labels, spec.scale, loading)
     run = _Training(spec, module, pictures.take(training), pictures.take(held), options, folder)
     run.resume()
     while not run.finished:
@@ -100,14 +89,33 @@ def train_network(
     return run.result()
 
 
+def _beginning(labels: Labels, options: TrainOptions, start: Network | None) -> tuple[PoseNet, NetworkSpec]:
+    """The network before its first step: that of `start`, or a fresh one on its pretrained backbone."""
+    scale = options.scale or suitable_scale(labels.points, options.animal_px)
+    if start is not None:
+        if start.spec.skeleton.keypoints != labels.skeleton.keypoints:
+            raise InputError(
+                f"the network to go on from knows the keypoints {', '.join(start.spec.skeleton.keypoints)}, the labels "
+                f"{', '.join(labels.skeleton.keypoints)}; give one of the same keypoints in the same order"
+            )
+        return copy.deepcopy(start.module), replace(start.spec, scale=scale)
+    limbs = choose_limbs(labels.points, labels.skeleton)
+    spec = NetworkSpec(options.backbone, options.width, options.channels, labels.skeleton, limbs, scale)
+    module = make_module(spec, torch.Generator().manual_seed(options.seed))
+    if options.pretrained and options.backbone != "mobilenet_v2":
+        load_imagenet(module)
+    return module, spec
+
+
 @dataclass
 class _Progress:
-    """What a training remembers beside its tensors."""
+    """What a training remembers beside its tensors. parts: in how many each batch is computed, for lack of memory."""
 
     step: int = 0
     best: float = math.inf
     best_step: int = 0
-    history: tuple[tuple[int, float, float], ...] = ()
+    history: tuple[tuple[int, float, float | None], ...] = ()
+    parts: int = 1
 
 
 class _Training:
@@ -128,7 +136,7 @@ class _Training:
         self.module = module.to(self.device)
         self.average = copy.deepcopy(self.module)
         self.best = copy.deepcopy(self.module)
-        self.limbs = torch.tensor(spec.limbs, device=self.device).reshape(-1, 2)
+        self.limbs = torch.tensor(spec.limbs, dtype=torch.long, device=self.device).reshape(-1, 2)
         backbone = list(self.module.backbone.parameters())
         head = [p for name, p in self.module.named_parameters() if not name.startswith("backbone.")]
         rates = [options.learning_rate * options.backbone_rate, options.learning_rate]
@@ -136,6 +144,8 @@ class _Training:
         self.optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
         self.parameters = [*backbone, *head]
         self.at = _Progress()
+        told = hashlib.sha256(repr((spec, options)).encode() + training.points.tobytes() + held.points.tobytes())
+        self.fingerprint = told.hexdigest()
 
     @property
     def step(self) -> int:
@@ -149,9 +159,9 @@ class _Training:
         )
 
     def told(self) -> str:
-        if not self.at.history:
-            return "training"
-        return f"training, held-out error {self.at.history[-1][2]:.2f} px"
+        error = self.at.history[-1][2] if self.at.history else None
+        text = "training" if error is None else f"training, held-out error {error:.2f} px"
+        return f"{text}, {IN_PARTS}: {self.at.parts}" if self.at.parts > 1 else text
 
     def advance(self) -> None:
         """One step; an evaluation and a saved state where it is time."""
@@ -161,14 +171,7 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * factor
         images, points = draw_batch(self.training, options, math.radians(options.rotation_deg), step)
-        cells = cells_from_image(points, 1.0, self.spec.stride)
-        self.module.train()
-        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-        side = options.crop // self.spec.stride
-        targets = make_targets(torch.from_numpy(cells).float().to(self.device), self.limbs, (side, side))
-        loss = pose_loss(self.module(x), targets)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self._gradients(images, cells_from_image(points, 1.0, self.spec.stride))
         torch.nn.utils.clip_grad_norm_(self.parameters, 10.0)
         self.optimizer.step()
         decay = min(options.average, (1 + step) / (10 + step))
@@ -180,25 +183,60 @@ class _Training:
                     mean.copy_(value)
         self.at.step += 1
         if self.at.step % options.evaluate_every == 0 or self.at.step == options.steps:
-            self._evaluate(float(loss.detach()))
+            self._evaluate(float(loss))
             self._save()
+
+    def _gradients(self, images: NDArray[np.float32], cells: Float) -> torch.Tensor:
+        """The loss of a batch, whose gradients are left in the parameters; where the memory does not suffice, the mean
+        over 2, 4, ... parts of the batch, from then on. Batch norm sees each part alone."""
+        self.module.train()
+        before = [value.clone() for value in self.module.buffers()]
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                parts = np.array_split(np.arange(len(images)), self.at.parts)
+                return torch.stack([self._part(images[r], cells[r], len(r) / len(images)) for r in parts]).sum()
+            except (MemoryError, RuntimeError) as error:
+                if not is_no_memory(error):
+                    raise
+                if self.at.parts >= len(images):
+                    raise InputError(
+                        f"the memory does not suffice to train on a single crop of {self.options.crop} px; free some, "
+                        "or choose a smaller `crop` or `animal_px` under [train]"
+                    ) from None
+            self.at.parts = min(2 * self.at.parts, len(images))
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            for value, old in zip(self.module.buffers(), before, strict=True):
+                value.copy_(old)
+
+    def _part(self, images: NDArray[np.float32], cells: Float, share: float) -> torch.Tensor:
+        """The loss of a part of a batch times its share, the gradients added to what the parameters have."""
+        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        side = self.options.crop // self.spec.stride
+        points = torch.from_numpy(cells).float().to(self.device)
+        targets = make_targets(points, self.limbs, (side, side), self.options.unlabelled)
+        loss = pose_loss(self.module(x), targets) * share
+        loss.backward()
+        return loss.detach()
 
     def _evaluate(self, loss: float) -> None:
         rows = np.unique(np.linspace(0, len(self.held) - 1, min(SHOWN, len(self.held))).astype(int))
         errors = held_out_errors(self.average, self.held.take(rows), self.spec)
-        limit = MISSED * animal_size(self.training.points) / self.spec.scale
+        size = animal_size(self.training.points)
+        limit = MISSED * (size if size > 0 else self.options.animal_px) / self.spec.scale
         known = errors[~np.isnan(errors)]
-        error = float(np.minimum(known, limit).mean()) if known.size else -float(self.at.step)
+        error = float(np.minimum(known, limit).mean()) if known.size else None
         self.at.history += ((self.at.step, loss, error),)
-        if error < self.at.best:
-            self.at.best, self.at.best_step = error, self.at.step
+        if error is None or error < self.at.best:
+            self.at.best, self.at.best_step = math.inf if error is None else error, self.at.step
             self.best.load_state_dict(self.average.state_dict())
 
     def result(self) -> Network:
         module = copy.deepcopy(self.best).cpu().eval()
         errors = held_out_errors(module, self.held, self.spec)
         sigma = np.array(
-            [_MAD * np.median(e[~np.isnan(e)]) if (~np.isnan(e)).any() else np.nan for e in np.moveaxis(errors, 2, 0)]
+            [_SD * np.median(e[~np.isnan(e)]) if (~np.isnan(e)).any() else np.nan for e in np.moveaxis(errors, 2, 0)]
         )
         known = errors[~np.isnan(errors)]
         metrics = {
@@ -207,11 +245,13 @@ class _Training:
             "steps": self.at.step,
             "best step": self.at.best_step,
             "scale": self.spec.scale,
-            "held-out error, px, median": float(np.median(known)) if known.size else None,
-            "95th percentile": float(np.percentile(known, 95, method="higher")) if known.size else None,
+            "held-out error, px, median": _quantile(known, 50),
+            "95th percentile": _quantile(known, 95),
             "held-out keypoints found, %": 100 * float(np.isfinite(known).mean()) if known.size else None,
             "history: step, loss, error px": [list(row) for row in self.at.history],
         }
+        if self.at.parts > 1:
+            metrics[IN_PARTS] = self.at.parts
         return Network(self.spec, module, np.where(np.isfinite(sigma), sigma, np.nan), metrics)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
@@ -223,17 +263,21 @@ class _Training:
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
     def _save(self) -> None:
-        write_bytes(self.folder / STATE, save(self._tensors(), metadata={"progress": json.dumps(asdict(self.at))}))
+        told = {"progress": json.dumps(asdict(self.at)), "fingerprint": self.fingerprint}
+        write_bytes(self.folder / STATE, save(self._tensors(), metadata=told))
 
     def resume(self) -> None:
-        """Go on from the state in the folder, if there is one."""
+        """Go on from the state in the folder, if there is one of the same labels and options."""
         path = self.folder / STATE
         if not path.is_file():
             return
         from safetensors import safe_open
 
         with safe_open(path, framework="pt") as file:
-            told = json.loads(file.metadata()["progress"])
+            metadata = file.metadata()
+        if metadata.get("fingerprint") != self.fingerprint:
+            return
+        told = json.loads(metadata["progress"])
         self.at = _Progress(**told | {"history": tuple(tuple(row) for row in told["history"])})
         stored = load_file(path)
         for who, net in {"module": self.module, "average": self.average, "best": self.best}.items():
@@ -241,6 +285,12 @@ class _Training:
         for i, parameter in enumerate(self.parameters):
             own = {n.rpartition(".")[2]: v for n, v in stored.items() if n.startswith(f"optimizer.{i}.")}
             self.optimizer.state[parameter] = {n: v if n == "step" else v.to(self.device) for n, v in own.items()}
+
+
+def _quantile(errors: Float, percent: float) -> float | None:
+    """None where there are no errors or it is infinite, which JSON does not know."""
+    value = float(np.percentile(errors, percent, method="higher")) if errors.size else math.inf
+    return value if math.isfinite(value) else None
 
 
 def held_out_errors(module: Any, pictures: Pictures, spec: NetworkSpec) -> Float:

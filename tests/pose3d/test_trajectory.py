@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from calibration.camera import Camera, Intrinsics
+from calibration.geometry import triangulate_points
 from calibration.rig import CameraRig
 from pose3d.poses import Groups, Poses
 from pose3d.skeleton import Skeleton
@@ -265,3 +266,28 @@ def test_strays_are_points_of_few_views_far_from_their_time():
     seen[2:, 12] = np.nan
     lost = without_strays(gather(*one_animal(rig, far, seen), rig, 5, 0), rig.packed(), 0)
     assert not lost.alive[12, 0]
+
+
+@pytest.mark.parametrize("noise_px", [0.0, 0.05])
+@pytest.mark.parametrize("bend", [0.0, 0.3])
+def test_a_moving_animal_keeps_the_ends_of_its_track(noise_px: float, bend: float):
+    """Seen by two cameras: in a window that ends with the track, the median lies behind an animal that moves on."""
+    rng = np.random.default_rng(6)
+    rig = ring(2)
+    at = np.arange(60.0)[:, None]
+    points = np.concatenate((4.0 * at - 120, 90 * np.sin(bend * at), -1.0 * at), axis=1)[:, None]
+    frame = np.arange(60)
+    frame[40:] += 20  # a pause, which is an end of its own
+    xy = rig.project(points)
+    xy += rng.normal(0, noise_px, xy.shape)
+    seen = triangulate_points(xy.reshape(2, -1, 2), rig).points.reshape(points.shape)
+
+    def strays(points: np.ndarray, xy: np.ndarray) -> list[int]:
+        track = gather(*one_animal(rig, points, xy, frame), rig, 5, 4)
+        return np.flatnonzero(np.isnan(without_strays(track, rig.packed(), 4).points[:, 0, 0])).tolist()
+
+    assert strays(seen, xy) == []
+    for stray in (0, 25, 58, 59):
+        far = seen.copy()
+        far[stray, 0] += 150.0
+        assert strays(far, rig.project(far)) == [stray]
