@@ -297,6 +297,9 @@ file = "board.toml"
 [predict]
 model = "{MODEL}"
 
+[assemble]
+min_score = 0.5
+
 [identify]
 individuals = {ANIMALS}
 

@@ -37,12 +37,12 @@ COARSE = TrainOptions(
     unlabelled=1.0,
     held_out=0.05,
 )
-FINE = replace(COARSE, animal_px=96.0, crop=192, batch=12, steps=2600, learning_rate=3e-3)
+FINE = replace(COARSE, animal_px=96.0, crop=192, batch=12, steps=6000, learning_rate=3e-3)
 """How the network that comes with pose3d was trained: first on small images, which is quick, then on larger ones."""
 
 Row = tuple[Path, int, str, NDArray[np.float64]]
 
-SCENES, FRAMES, EVERY = 160, 120, 40
+SCENES, FRAMES, EVERY = 280, 120, 40
 MOST_ANIMALS = 4
 CAMERAS = 4
 SEED = 1_000_000

@@ -15,7 +15,7 @@ from pose3d.nn.data import Pictures, animal_size, draw_batch, load_pictures, nor
 from pose3d.nn.options import TrainOptions
 from pose3d.skeleton import Skeleton
 
-OPTIONS = TrainOptions(batch=4, crop=32, rotation_deg=20.0, zoom=(0.9, 1.1), seed=5)
+OPTIONS = TrainOptions(batch=4, crop=64, rotation_deg=20.0, zoom=(0.9, 1.1), seed=5)
 
 
 def pictures_of(n: int, rng: np.random.Generator) -> Pictures:
@@ -31,9 +31,9 @@ def test_a_batch_is_what_its_seed_and_step_say(rng: np.random.Generator) -> None
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
     images, points = forwards[0]
-    assert (images.shape, images.dtype, points.shape) == ((4, 32, 32, 3), np.float32, (4, 2, 3, 2))
+    assert (images.shape, images.dtype, points.shape) == ((4, 64, 64, 3), np.float32, (4, 2, 3, 2))
     assert -1 <= images.min() < images.max() <= 1
-    other = draw_batch(pictures, TrainOptions(batch=4, crop=32, rotation_deg=20.0, zoom=(0.9, 1.1), seed=6), 0.3, 0)
+    other = draw_batch(pictures, TrainOptions(batch=4, crop=64, rotation_deg=20.0, zoom=(0.9, 1.1), seed=6), 0.3, 0)
     assert not np.array_equal(images, other[0])
 
 
@@ -47,7 +47,7 @@ def test_every_frame_comes_once_an_epoch(n: int, batch: int, rng: np.random.Gene
             return tuple.__getitem__(self, row)
 
     pictures = Pictures(Noted([np.zeros((4, 4, 3), np.uint8)] * n), np.zeros((n, 1, 2, 2)))
-    options = TrainOptions(batch=batch, crop=32, seed=1)
+    options = TrainOptions(batch=batch, crop=64, seed=1)
     for step in range(n):
         draw_batch(pictures, options, 0.0, step)
     epochs = np.array(told).reshape(batch, n)

@@ -14,7 +14,7 @@ LIMBS = torch.tensor([(0, 1), (1, 2)])
 
 def targets_of(dtype: torch.dtype = torch.float64) -> Targets:
     points = torch.tensor([[[3.3, 2.2], [6.4, 5.1], [torch.nan, torch.nan]], [[4.1, 4.6], [1.2, 6.3], [7.0, 1.5]]])
-    return make_targets(points[None].to(dtype), LIMBS, (8, 9))
+    return make_targets(points[None].to(dtype), LIMBS, (8, 9), unlabelled=0.1)
 
 
 def perfect(targets: Targets) -> Maps:

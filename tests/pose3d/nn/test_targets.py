@@ -76,7 +76,7 @@ def scenes() -> dict[str, np.ndarray]:
 
 
 def targets_of(points: np.ndarray, limbs: np.ndarray = LIMBS) -> Targets:
-    return make_targets(torch.from_numpy(points).float(), torch.from_numpy(limbs).long(), SHAPE)
+    return make_targets(torch.from_numpy(points).float(), torch.from_numpy(limbs).long(), SHAPE, unlabelled=0.1)
 
 
 @pytest.mark.parametrize("scene", scenes())
