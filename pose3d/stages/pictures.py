@@ -14,10 +14,13 @@ from pose3d.files import load_poses, read_groups
 from pose3d.poses import Poses
 from pose3d.records import Plan, Progress, StageReport, fingerprint_source, run_stage
 from pose3d.render import offscreen
+from pose3d.render.moments import row_of
 from pose3d.render.overlay import OverlayOptions, render_overlay
 from pose3d.render.scene import SceneOptions, render_scene, show_scene
 from pose3d.session import find_in
 from pose3d.stages.recording import Recording, read_timeline
+from pose3d.timeline import Timeline
+from pose3d.video import synced_frames
 
 __all__ = ["draw_overlay", "draw_scene", "show_files"]
 
@@ -58,10 +61,23 @@ def draw_overlay(recording: Recording, videos: Mapping[str, Path]) -> StageRepor
         views, groups = recording.views(0, stop), recording.groups(0, stop)
         timeline = read_timeline(recording.folder / "poses2d/timeline.npz").window(0, stop)
         path = recording.folder / "overlay.png"
-        render_overlay(views, poses, groups, recording.rig, videos, path, options, timeline=timeline)
-        return {"cameras": len(views), "with footage": len(videos)}
+        shown = _readable(videos, timeline, row_of(poses, options.frame))
+        render_overlay(views, poses, groups, recording.rig, shown, path, options, timeline=timeline)
+        return {"cameras": len(views), "with footage": len(shown)}
 
     return run_stage(plan, work, force=recording.force)
+
+
+def _readable(videos: Mapping[str, Path], timeline: Timeline, row: int) -> dict[str, Path]:
+    """The videos of which this moment can be read: one that broke off before is no reason to have no picture."""
+    found = {}
+    for name, path in videos.items():
+        try:
+            next(synced_frames({name: path}, {name: timeline.frame[row : row + 1, timeline.view(name)]}))
+        except InputError:
+            continue
+        found[name] = path
+    return found
 
 
 def show_files(
