@@ -297,9 +297,6 @@ file = "board.toml"
 [predict]
 model = "{MODEL}"
 
-[assemble]
-min_score = 0.5
-
 [identify]
 individuals = {ANIMALS}
 
