@@ -46,12 +46,7 @@ def import_poses2d(
     session = session if predicted is None else replace(session, poses2d_format=None)
     fingerprint = fingerprint_source if predicted is None else fingerprint_product
     videos = {name: path for name, path in find_files(session, "video", recording).items() if name in sources}
-    if not sources:
-        place = session.data / session.patterns.poses2d.replace("{recording}", recording)
-        raise InputError(
-            f"{place}: expected 2D poses of every camera, found none; correct `cameras.poses2d` in {session.file}, or "
-            "have them predicted from videos: name a network (`model` under [predict]) or labelled frames ([labels])"
-        )
+    _expect_sources(sources, session, recording)
     _expect_cameras(sources, rig)
     sync = session.options.get("sync") or SyncOptions()
     table = {name: getattr(session.skeleton, name) for name in ("keypoints", "edges", "bones", "symmetry")}
@@ -93,6 +88,15 @@ def import_poses2d(
         return _summary(seen, clocks, timeline, fps)
 
     return run_stage(plan, work, force=force)
+
+
+def _expect_sources(sources: Mapping[str, Path], session: Session, recording: str) -> None:
+    if not sources:
+        place = session.data / session.patterns.poses2d.replace("{recording}", recording)
+        raise InputError(
+            f"{place}: expected 2D poses of every camera, found none; correct `cameras.poses2d` in {session.file}, or "
+            "have them predicted from videos: name a network (`model` under [predict]) or labelled frames ([labels])"
+        )
 
 
 def expect_footage(videos: Mapping[str, Path], rig: CameraRig, session: Session) -> None:
