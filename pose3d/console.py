@@ -140,7 +140,10 @@ def progress_bars(quiet: bool) -> Iterator[Callback]:
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], None]]:
-    """A function that raises KeyboardInterrupt once Ctrl-C was pressed, whatever became of the first exception."""
+    """A function that raises KeyboardInterrupt once Ctrl-C was pressed, whatever became of the first exception.
+
+    Python prints the traceback of an exception that it drops; this one is not lost, so that print is spared.
+    """
     pressed = False
 
     def press(*_: Any) -> None:
@@ -152,12 +155,18 @@ def _interruptible() -> Iterator[Callable[[], None]]:
         if pressed:
             raise KeyboardInterrupt
 
+    def dropped(event: sys.UnraisableHookArgs) -> None:
+        if event.exc_type is not KeyboardInterrupt:
+            report(event)
+
+    report, sys.unraisablehook = sys.unraisablehook, dropped
     before = signal.signal(signal.SIGINT, press)
     try:
         yield check
         check()
     finally:
         signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = report
 
 
 def message_for(error: BaseException) -> str | None:

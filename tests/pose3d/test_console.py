@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -142,3 +143,29 @@ def test_ctrl_c_is_heard_even_where_python_drops_it(steps: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         work_on(steps)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+class Interrupted:
+    """Ctrl-C strikes in its destructor, or another mistake does."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+
+    def __del__(self) -> None:
+        if self.error is not KeyboardInterrupt:
+            raise self.error
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+
+@pytest.mark.parametrize(("error", "told"), [(KeyboardInterrupt, []), (ValueError, [ValueError])])
+def test_a_dropped_ctrl_c_prints_no_traceback(
+    error: type[BaseException], told: list[type[BaseException]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda event: dropped.append(event.exc_type))
+    hook = sys.unraisablehook
+    with suppress(KeyboardInterrupt), progress_bars(quiet=True):
+        Interrupted(error)
+    assert dropped == told
+    assert sys.unraisablehook is hook
