@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from calibration.files.atomic import write_bytes
 from calibration.synthetic import ring_rig
-from pose3d.filming import film, make_look, prepare
+from pose3d.filming import film, make_look
 from pose3d.labels import Labels, Picture
 from pose3d.nn.options import TrainOptions
 from pose3d.records import Progress
@@ -34,17 +34,21 @@ COARSE = TrainOptions(
     patience=16,
     backbone_rate=1.0,
     average=0.995,
+    rotation_deg=20.0,
+    flip=True,
     unlabelled=1.0,
     held_out=0.05,
 )
 FINE = replace(COARSE, animal_px=96.0, crop=192, batch=12, steps=6000, learning_rate=3e-3)
 """How the network that comes with pose3d was trained: first on small images, which is quick, then on larger ones."""
 
-Row = tuple[Path, int, str, NDArray[np.float64]]
+Row = tuple[Path, NDArray[np.float64]]
 
-SCENES, FRAMES, EVERY = 280, 120, 40
+SCENES, FRAMES, EVERY = 1500, 120, 30
 MOST_ANIMALS = 4
 CAMERAS = 4
+WINDOW = 448
+"""Side in px of the part of an image that is kept, about one of the animals."""
 SEED = 1_000_000
 """Far from the seeds that a demo is likely to be given: its scenes are not among these."""
 
@@ -52,9 +56,10 @@ SEED = 1_000_000
 def film_labels(
     folder: Path, radius: float, height: float, *, scenes: int = SCENES, progress: Progress | None = None
 ) -> Labels:
-    """Film scenes of 1 to 4 animals, each with a rig, looks and ways of its own, into JPEG files of the folder.
+    """Film scenes of 1 to 4 animals, each by one camera, with looks and ways of its own, into JPEG files of the folder.
 
-    radius, height: of the ring of cameras, in mm; both vary by 15 %. What a camera does not see is not labelled.
+    radius, height: of the ring that the camera stands on, in mm; both vary by 15 %. What it does not see is not
+    labelled. The scenes follow each other as one recording, so that those held out look like none that is learnt from.
     """
 
     def filmed(scene: int) -> list[Row]:
@@ -62,18 +67,22 @@ def film_labels(
         rig = ring_rig(CAMERAS, rng, radius=radius * rng.uniform(0.85, 1.15), height=height * rng.uniform(0.85, 1.15))
         animals = simulate_animals(rng, int(rng.integers(1, MOST_ANIMALS + 1)), FRAMES)
         look = make_look(rng, animals.shape[1], rig)
+        camera = rig.cameras[scene % CAMERAS]
         rows = range(int(rng.integers(EVERY)), FRAMES, EVERY)
+        truth = camera.project(animals.points)
         found = []
-        for camera in rig:
-            place = prepare(camera, look)
-            truth = camera.project(animals.points)
-            for row, (image, visible) in zip(rows, film(animals, place, look, scene, rows), strict=True):
-                path = folder / f"{scene:03d}_{camera.name}" / f"{row:04d}.jpg"
-                quality = int(rng.integers(60, 96))
-                write_bytes(path, bytes(cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]))
-                points = np.full((MOST_ANIMALS, len(QUADRUPED), 2), np.nan)
-                points[: len(visible)] = np.where(visible[..., None], truth[row], np.nan)
-                found.append((path, row, camera.name, points))
+        for row, (image, visible) in zip(rows, film(animals, camera, look, scene, rows), strict=True):
+            path = folder / f"{scene:04d}_{row:03d}.jpg"
+            middle = truth[row, rng.integers(animals.shape[1])].mean(axis=0) + rng.uniform(-0.2, 0.2, 2) * WINDOW
+            left, top = np.clip(middle - WINDOW // 2, 0, np.array(camera.intrinsics.size) - WINDOW).astype(int)
+            part = np.ascontiguousarray(image[top : top + WINDOW, left : left + WINDOW, ::-1])
+            quality = int(rng.integers(60, 96))
+            write_bytes(path, bytes(cv2.imencode(".jpg", part, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]))
+            xy = truth[row] - (left, top)
+            shown = visible & ((xy > -0.5) & (xy < WINDOW - 0.5)).all(axis=-1)
+            points = np.full((MOST_ANIMALS, len(QUADRUPED), 2), np.nan)
+            points[: len(visible)] = np.where(shown[..., None], xy, np.nan)
+            found.append((path, points))
         return found
 
     rows: list[Row] = []
@@ -83,10 +92,10 @@ def film_labels(
             if progress:
                 progress("filming scenes to learn from", done + 1, scenes)
     return Labels(
-        points=np.array([points for *_, points in rows]),
-        frame=np.array([row for _, row, _, _ in rows]),
-        camera=tuple(camera for _, _, camera, _ in rows),
-        video=tuple(path.parent.name for path, *_ in rows),
-        pictures=tuple(Picture(path) for path, *_ in rows),
+        points=np.array([points for _, points in rows]),
+        frame=np.arange(len(rows)),
+        camera=("",) * len(rows),
+        video=("rehearsal",) * len(rows),
+        pictures=tuple(Picture(path) for path, _ in rows),
         skeleton=QUADRUPED,
     )

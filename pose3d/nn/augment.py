@@ -28,8 +28,11 @@ def random_warp(
     rotation: float,
     zoom: tuple[float, float],
     rng: np.random.Generator,
+    *,
+    mirrored: bool = False,
 ) -> Warp:
-    """A crop of `crop` x `crop` px near one of the animals: turned by up to `rotation` radians, resized within `zoom`.
+    """A crop of `crop` x `crop` px near one of the animals: turned by up to `rotation` radians, resized within `zoom`,
+    and mirrored if asked for.
 
     Half of the crops are turned by a quarter of that at most: most cameras have an upright, some look from above.
     points: (individuals, keypoints, 2) px, NaN where not labelled. size: (width, height) of the picture.
@@ -44,7 +47,7 @@ def random_warp(
         animal = points[there[int(who * len(there))]]
         centre = (np.nanmin(animal, axis=0) + np.nanmax(animal, axis=0)) / 2 + jitter * JITTER * crop / factor
     c, s = factor * np.cos(angle), factor * np.sin(angle)
-    turn = np.array([[c, -s], [s, c]])
+    turn = np.array([[c, -s], [s, c]]) * (-1 if mirrored else 1, 1)
     return np.column_stack([turn, (crop - 1) / 2 - turn @ centre])
 
 

@@ -23,17 +23,18 @@ SCALES = (0.125, 2**0.5)
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """Labelled frames at the network's scale. images: RGB uint8 (h, w, 3), padded; points: (n, individuals, keypoints,
-    2) input px, NaN where not labelled."""
+    2) input px, NaN where not labelled. mirrored: (keypoints,) which keypoint each is in a mirror."""
 
     images: tuple[NDArray[np.uint8], ...]
     points: NDArray[np.float64]
+    mirrored: NDArray[np.intp]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, rows: NDArray[np.integer]) -> Pictures:
         """These frames, in this order."""
-        return Pictures(tuple(self.images[int(row)] for row in rows), self.points[rows])
+        return Pictures(tuple(self.images[int(row)] for row in rows), self.points[rows], self.mirrored)
 
 
 def animal_size(points: NDArray[np.float64]) -> float:
@@ -71,7 +72,7 @@ def load_pictures(labels: Labels, scale: float, progress: Callable[[int], None] 
         images[row] = input_from_image(image, scale)
         if progress:
             progress(done + 1)
-    return Pictures(tuple(images), rescaled(labels.points, scale))
+    return Pictures(tuple(images), rescaled(labels.points, scale), labels.skeleton.flip_order())
 
 
 def draw_batch(
@@ -92,7 +93,9 @@ def draw_batch(
         rng = np.random.default_rng([options.seed, 2, first + i])
         image, points = pictures.images[row], pictures.points[row]
         size = (image.shape[1], image.shape[0])
-        warp = random_warp(points, size, options.crop, rotation, options.zoom, rng)
+        mirrored = options.flip and rng.uniform() < 0.5
+        warp = random_warp(points, size, options.crop, rotation, options.zoom, rng, mirrored=mirrored)
+        points = points[:, pictures.mirrored] if mirrored else points
         return lit(warp_image(image, warp, options.crop), rng), warp_points(points, warp, options.crop)
 
     samples = [sample(i) for i in range(options.batch)]

@@ -47,13 +47,15 @@ class NetworkSpec:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A trained network. module: in eval mode. sigma_px: (keypoints,) SD per axis of its held-out error, image px, NaN
-    where nothing was held out. metrics: what its training measured, ready for JSON.
+    """A trained network. module: in eval mode. sigma_px: (keypoints,) SD per axis of its held-out error at a score of
+    1, image px, NaN where nothing was held out; doubt: at score s it is exp(doubt (1 - s)) times that. metrics: what its
+    training measured, ready for JSON.
     """
 
     spec: NetworkSpec
     module: PoseNet
     sigma_px: NDArray[np.float64]
+    doubt: float = 0.0
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -76,7 +78,8 @@ def save_network(path: Path, network: Network, *, half: bool = False) -> None:
     tensors = {name: value.half() if half and value.is_floating_point() else value for name, value in tensors.items()}
     spec = asdict(network.spec) | {"skeleton": asdict(network.spec.skeleton)}
     known = [float(sigma) if np.isfinite(sigma) else None for sigma in network.sigma_px]
-    told = {"format": FORMAT, "network": spec, "sigma_px": known, "metrics": dict(network.metrics)}
+    told = {"format": FORMAT, "network": spec, "sigma_px": known, "doubt": network.doubt}
+    told |= {"metrics": dict(network.metrics)}
     write_bytes(spec_path(path), (json.dumps(told, indent=1) + "\n").encode())
     write_bytes(path, save({name: value.contiguous() for name, value in tensors.items()}))
 
@@ -95,8 +98,8 @@ def load_network(path: Path) -> Network:
         limbs = tuple((int(a), int(b)) for a, b in told["network"].pop("limbs"))
         spec = NetworkSpec(**told["network"], skeleton=skeleton, limbs=limbs)
         sigma = np.array([np.nan if s is None else float(s) for s in told["sigma_px"]])
-        metrics = dict(told["metrics"])
-        _check(spec, sigma)
+        doubt, metrics = float(told["doubt"]), dict(told["metrics"])
+        _check(spec, sigma, doubt)
         module = make_module(spec)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{spec_path(path)}: does not describe a network ({error!r}); copy it again") from None
@@ -108,16 +111,18 @@ def load_network(path: Path) -> Network:
         raise InputError(
             f"{path}: its weights do not fit {spec_path(path).name} beside it; copy both files of the network again"
         ) from None
-    return Network(spec, module, sigma, metrics)
+    return Network(spec, module, sigma, doubt, metrics)
 
 
-def _check(spec: NetworkSpec, sigma: NDArray[np.float64]) -> None:
+def _check(spec: NetworkSpec, sigma: NDArray[np.float64], doubt: float) -> None:
     """Raise ValueError for what the compiled code that looks for limbs would take on trust."""
     n = len(spec.skeleton)
     if any(not 0 <= keypoint < n for limb in spec.limbs for keypoint in limb):
         raise ValueError(f"limbs: expected indices below {n}")
     if len(sigma) != n or spec.stride != STRIDE or not 0 < spec.scale < np.inf:
         raise ValueError(f"expected {n} sigma_px, stride {STRIDE} and a scale above 0")
+    if not 0 <= doubt < np.inf:
+        raise ValueError(f"expected a doubt of at least 0, got {doubt}")
 
 
 def _described(path: Path) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class TrainOptions:
     steps: batches at most; batch: crops in each; crop: their side, input px. animal_px: how long an animal is in the
     network's input, from which follows the scale (1/8 to 1.41). scale: input px per image px instead.
     learning_rate: of the head; the backbone has backbone_rate times it.
-    rotation_deg, zoom: crops are turned by up to +- rotation_deg and resized by zoom[0]..zoom[1].
+    rotation_deg, zoom: crops are turned by up to +- rotation_deg and resized by zoom[0]..zoom[1]. flip: half of them
+    are mirrored, left and right exchanged as the skeleton's symmetry says.
     unlabelled: weight, 0..1, of "there is none" where an animal is but its keypoint has no label: 1 if what is not
     labelled cannot be seen, less if labels were forgotten.
     held_out: share of the frames that is kept for measuring the error. evaluate_every: steps; patience: evaluations
@@ -46,6 +47,7 @@ class TrainOptions:
     backbone_rate: float = 0.5
     rotation_deg: float = 180.0
     zoom: tuple[float, float] = (0.8, 1.25)
+    flip: bool = False
     unlabelled: float = 0.1
     held_out: float = 0.1
     evaluate_every: int = 100

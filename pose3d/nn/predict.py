@@ -190,12 +190,13 @@ def _candidates(found: list[Found], network: Network) -> Candidates:
     starts = np.cumsum([0] + [len(arrays[0]) for _, arrays in found])
     limb_starts = np.cumsum([0] + [len(arrays[3]) for _, arrays in found])
     shift = np.repeat(starts[:-1], np.diff(limb_starts))
-    variance = _sigma_px(network)[keypoint] ** 2
+    score = np.clip(score, 0.0, 1.0)
+    variance = (_sigma_px(network)[keypoint] * np.exp(network.doubt * (1 - score))) ** 2
     return Candidates(
         frame_start=starts,
         keypoint=keypoint,
         xy=image_from_cells(cell, spec.scale, spec.stride),
-        score=np.clip(score, 0.0, 1.0),
+        score=score,
         covariance=variance[:, None, None] * np.eye(2),
         limb_start=limb_starts,
         a=a + shift,
@@ -209,7 +210,7 @@ def _candidates(found: list[Found], network: Network) -> Candidates:
 
 
 def _sigma_px(network: Network) -> NDArray[np.float64]:
-    """(keypoints,) SD per axis in image px; where it was not measured that of the others, or else half a cell."""
+    """(keypoints,) SD per axis at score 1, image px; where it was not measured that of the others, or half a cell."""
     cell_px = network.spec.stride / network.spec.scale
     sigma = np.asarray(network.sigma_px, dtype=np.float64)
     known = sigma[np.isfinite(sigma)]

@@ -44,6 +44,11 @@ MISSED = 0.25
 """A missed keypoint counts as far off as this share of the animal's size, and no error counts more."""
 SHOWN = 16
 """Held-out frames that are looked at while training; all of them at its end."""
+LEAST_PX = 0.01
+"""Distances below are rounding: their logarithm would weigh without limit."""
+CAUTION = 0.05
+"""Ridge of the regression of log distance on doubt, so that little is learnt from few keypoints: the variance of the
+logarithm of Rayleigh's distances, 0.64 squared, over that of slopes, of which 3 is usual."""
 _SD = 1 / math.sqrt(2 * math.log(2))
 """SD per axis of a 2D Gaussian from its median distance: that follows Rayleigh's distribution."""
 STATE = "training.safetensors"
@@ -222,7 +227,7 @@ class _Training:
 
     def _evaluate(self, loss: float) -> None:
         rows = np.unique(np.linspace(0, len(self.held) - 1, min(SHOWN, len(self.held))).astype(int))
-        errors = held_out_errors(self.average, self.held.take(rows), self.spec)
+        errors, _ = held_out_errors(self.average, self.held.take(rows), self.spec)
         size = animal_size(self.training.points)
         limit = MISSED * (size if size > 0 else self.options.animal_px) / self.spec.scale
         known = errors[~np.isnan(errors)]
@@ -234,10 +239,8 @@ class _Training:
 
     def result(self) -> Network:
         module = copy.deepcopy(self.best).cpu().eval()
-        errors = held_out_errors(module, self.held, self.spec)
-        sigma = np.array(
-            [_SD * np.median(e[~np.isnan(e)]) if (~np.isnan(e)).any() else np.nan for e in np.moveaxis(errors, 2, 0)]
-        )
+        errors, scores = held_out_errors(module, self.held, self.spec)
+        sigma, doubt = _noise(errors, scores)
         known = errors[~np.isnan(errors)]
         metrics = {
             "training frames": len(self.training),
@@ -252,7 +255,7 @@ class _Training:
         }
         if self.at.parts > 1:
             metrics[IN_PARTS] = self.at.parts
-        return Network(self.spec, module, np.where(np.isfinite(sigma), sigma, np.nan), metrics)
+        return Network(self.spec, module, sigma, doubt, metrics)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         named = {"module": self.module, "average": self.average, "best": self.best}
@@ -293,11 +296,33 @@ def _quantile(errors: Float, percent: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def held_out_errors(module: Any, pictures: Pictures, spec: NetworkSpec) -> Float:
+def _noise(errors: Float, scores: Float) -> tuple[Float, float]:
+    """sigma_px (keypoints,) and doubt of `Network`, from distances and scores (n, individuals, keypoints).
+
+    doubt: the slope of the logarithm of the distance against 1 - score, the same for all keypoints, by ridge regression
+    over what was found, never negative. sigma_px: from the medians of what is left, with what was missed infinitely
+    far; NaN where that is more than half of them.
+    """
+    found = np.isfinite(errors)
+    log = np.log(np.where(found, np.maximum(errors, LEAST_PX), 1.0))
+    doubts = np.where(found, 1 - scores, 0.0)
+    count = np.maximum(found.sum(axis=(0, 1)), 1)
+    away, apart = (np.where(found, a - a.sum(axis=(0, 1)) / count, 0.0) for a in (doubts, log))
+    doubt = max(0.0, float((away * apart).sum()) / (float((away**2).sum()) + CAUTION))
+    sigma = np.full(errors.shape[2], np.nan)
+    for k, left in enumerate(np.moveaxis(errors / np.exp(doubt * doubts), 2, 0)):
+        known = left[~np.isnan(left)]
+        median = np.median(known) if known.size else np.inf
+        sigma[k] = _SD * median if np.isfinite(median) else np.nan
+    return sigma, doubt
+
+
+def held_out_errors(module: Any, pictures: Pictures, spec: NetworkSpec) -> tuple[Float, Float]:
     """(n, individuals, keypoints) distance in image px from each labelled keypoint to the nearest peak of its kind, of
-    as many peaks as there are animals; infinite where none was found, NaN where nothing is labelled."""
+    as many peaks as there are animals, and that peak's score; infinite and 0 where none was found, NaN where nothing is
+    labelled."""
     device = next(module.parameters()).device
-    errors = np.full(pictures.points.shape[:3], np.nan)
+    errors, scores = np.full((2, *pictures.points.shape[:3]), np.nan)
     module.eval()
     for row, image in enumerate(pictures.images):
         x = torch.from_numpy(normalised(image))[None].to(device).permute(0, 3, 1, 2)
@@ -305,10 +330,12 @@ def held_out_errors(module: Any, pictures: Pictures, spec: NetworkSpec) -> Float
             heat, offset, _ = module.maps(x.contiguous(memory_format=torch.channels_last))
         truth = pictures.points[row]
         animals = int(np.isfinite(truth[..., 0]).any(axis=1).sum())
-        kind, cell, _ = find_peaks(heat[0].cpu().numpy(), offset[0].cpu().numpy(), THRESHOLD, animals)
+        kind, cell, score = find_peaks(heat[0].cpu().numpy(), offset[0].cpu().numpy(), THRESHOLD, animals)
         xy = image_from_cells(cell, spec.scale, spec.stride)
         apart = np.linalg.norm((truth + 0.5)[:, :, None] / spec.scale - 0.5 - xy, axis=-1)
         apart[:, np.arange(truth.shape[1])[:, None] != kind] = np.inf
-        nearest = apart.min(axis=-1, initial=np.inf)
-        errors[row] = np.where(np.isnan(truth[..., 0]), np.nan, nearest)
-    return errors
+        labelled = ~np.isnan(truth[..., 0])
+        errors[row] = np.where(labelled, apart.min(axis=-1, initial=np.inf), np.nan)
+        best = score[apart.argmin(axis=-1)] if len(score) else np.zeros(labelled.shape)
+        scores[row] = np.where(labelled, np.where(np.isinf(errors[row]), 0.0, np.clip(best, 0.0, 1.0)), np.nan)
+    return errors, scores

@@ -136,7 +136,7 @@ def test_trained_once_from_labels_where_there_is_no_network(
 
     def train(labels, folder, options, *, progress=None):
         trained.append(len(labels))
-        return Network(SPEC, make_module(SPEC), np.ones(3), {"held-out error, px, median": 1.5})
+        return Network(SPEC, make_module(SPEC), np.ones(3), metrics={"held-out error, px, median": 1.5})
 
     monkeypatch.setattr("pose3d.nn.train.train_network", train)
     for name in ("recordings", "calibration.toml"):

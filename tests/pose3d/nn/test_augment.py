@@ -50,6 +50,19 @@ def test_turns_and_zooms_stay_within_their_limits(rng: np.random.Generator) -> N
     assert 0.5 * ELSEWHERE < (~near).mean() < 1.3 * ELSEWHERE, "the others are elsewhere"
 
 
+def test_a_mirror_turns_right_into_left(rng: np.random.Generator) -> None:
+    """A row of three dots, left to right, stands the other way round; the rest of the warp is drawn as without."""
+    seeds = rng.integers(1 << 30, size=50)
+    plain = [random_warp(ANIMAL, SIZE, CROP, 0.3, ZOOM, np.random.default_rng(s)) for s in seeds]
+    mirrored = [random_warp(ANIMAL, SIZE, CROP, 0.3, ZOOM, np.random.default_rng(s), mirrored=True) for s in seeds]
+    for one, other in zip(plain, mirrored, strict=True):
+        assert np.linalg.det(one[:, :2]) == pytest.approx(-np.linalg.det(other[:, :2]))
+        assert one[0, 0] > 0 > other[0, 0]
+        np.testing.assert_allclose(other[:, :2] @ [-1, 1], one[:, :2] @ [1, 1])
+        middle = np.linalg.solve(one[:, :2], (CROP - 1) / 2 - one[:, 2])
+        np.testing.assert_allclose(other[:, :2] @ middle + other[:, 2], (CROP - 1) / 2)
+
+
 def test_each_animal_has_its_turn(rng: np.random.Generator) -> None:
     two = np.array([[[30.0, 40.0]], [[220.0, 150.0]]])
     seen = [

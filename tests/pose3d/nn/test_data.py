@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,7 @@ OPTIONS = TrainOptions(batch=4, crop=64, rotation_deg=20.0, zoom=(0.9, 1.1), see
 
 def pictures_of(n: int, rng: np.random.Generator) -> Pictures:
     images = tuple(rng.integers(0, 256, (64, 96, 3), dtype=np.uint8) for _ in range(n))
-    return Pictures(images, rng.uniform(10, 50, (n, 2, 3, 2)))
+    return Pictures(images, rng.uniform(10, 50, (n, 2, 3, 2)), np.array([1, 0, 2]))
 
 
 def test_a_batch_is_what_its_seed_and_step_say(rng: np.random.Generator) -> None:
@@ -37,6 +38,32 @@ def test_a_batch_is_what_its_seed_and_step_say(rng: np.random.Generator) -> None
     assert not np.array_equal(images, other[0])
 
 
+def test_a_mirrored_animal_has_its_left_where_its_right_was(rng: np.random.Generator) -> None:
+    """The left keypoint is red and stands left of the blue right one. A mirror image of the animal has its left on the
+    left as well, and that is what was blue."""
+    image = np.full((80, 80, 3), 255, np.uint8)
+    image[39:42, 29:32], image[39:42, 49:52] = (255, 0, 0), (0, 0, 255)
+    points = np.array([[[[30.0, 40.0], [50.0, 40.0], [40.0, 20.0]]]])
+    pictures = Pictures((image,), points, np.array([1, 0, 2]))
+    options = TrainOptions(batch=1, crop=96, zoom=(1.0, 1.0))
+
+    def red_is_left(flip: bool) -> list[bool]:
+        found = []
+        for step in range(60):
+            crop, moved = draw_batch(pictures, replace(options, flip=flip), 0.0, step)
+            if not np.isnan(moved).any():
+                left, right = moved[0, 0, :2].round().astype(int)
+                assert left[0] < right[0]
+                colours = crop[0, left[1], left[0]], crop[0, right[1], right[0]]
+                red, blue = (c[0] > c[2] for c in colours)
+                assert red != blue
+                found.append(bool(red))
+        return found
+
+    assert 0.3 < np.mean(red_is_left(True)) < 0.7
+    assert all(red_is_left(False))
+
+
 @pytest.mark.parametrize(("n", "batch"), [(7, 4), (3, 8), (5, 5)])
 def test_every_frame_comes_once_an_epoch(n: int, batch: int, rng: np.random.Generator) -> None:
     told: list[int] = []
@@ -46,7 +73,7 @@ def test_every_frame_comes_once_an_epoch(n: int, batch: int, rng: np.random.Gene
             told.append(int(row))
             return tuple.__getitem__(self, row)
 
-    pictures = Pictures(Noted([np.zeros((4, 4, 3), np.uint8)] * n), np.zeros((n, 1, 2, 2)))
+    pictures = Pictures(Noted([np.zeros((4, 4, 3), np.uint8)] * n), np.zeros((n, 1, 2, 2)), np.arange(2))
     options = TrainOptions(batch=batch, crop=64, seed=1)
     for step in range(n):
         draw_batch(pictures, options, 0.0, step)

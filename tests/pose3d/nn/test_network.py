@@ -26,7 +26,7 @@ def network() -> Network:
     module = make_module(SPEC, torch.Generator().manual_seed(3))
     module.backbone.stem.norm.running_mean += 0.1
     module.backbone.stem.norm.num_batches_tracked += 70
-    return Network(SPEC, module, np.array([1.25, np.nan, 1 / 3]), {"steps": 7, "history": [[1, 0.5, 2.0]]})
+    return Network(SPEC, module, np.array([1.25, np.nan, 1 / 3]), 2.5, {"steps": 7, "history": [[1, 0.5, 2.0]]})
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def test_there_and_back(network: Network, path: Path) -> None:
     again = load_network(path)
     assert again.spec == network.spec
     np.testing.assert_array_equal(again.sigma_px, network.sigma_px)
+    assert again.doubt == network.doubt
     assert again.metrics == network.metrics
     assert not again.module.training
     own = network.module.state_dict()
@@ -142,6 +143,8 @@ def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         lambda told: told["network"]["skeleton"].update(edges=[[0, 9]]),
         lambda told: told.update(sigma_px=[1.0]),
         lambda told: told.update(sigma_px=None),
+        lambda told: told.update(doubt=-1.0),
+        lambda told: told.pop("doubt"),
         lambda told: told.pop("metrics"),
     ],
 )

@@ -108,6 +108,9 @@ def test_uncertainty_is_the_held_out_error(untrained: Network) -> None:
     found = predict_candidates(noise(2), untrained, PredictOptions(threshold=0.01))
     sigma = np.array([1.0, 2.0, 3.0])  # where nothing was held out, the others' median
     np.testing.assert_allclose(found.covariance, sigma[found.keypoint, None, None] ** 2 * np.eye(2))
+    doubtful = predict_candidates(noise(2), replace(untrained, doubt=2.0), PredictOptions(threshold=0.01))
+    grown = np.exp(4.0 * (1 - doubtful.score))[:, None, None]
+    np.testing.assert_allclose(doubtful.covariance, grown * found.covariance)
     cell = 4 / SPEC.scale
     for known, expected in (([np.nan] * 3, 0.5 * cell), ([0.0] * 3, 0.05 * cell)):
         network = replace(untrained, sigma_px=np.array(known))

@@ -120,8 +120,8 @@ def scripted(errors: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Held-out errors as written, one after the other."""
     script = iter(errors)
 
-    def fake(net: PoseNet, pictures: Pictures, spec: NetworkSpec) -> np.ndarray:
-        return np.full(pictures.points.shape[:3], next(script))
+    def fake(net: PoseNet, pictures: Pictures, spec: NetworkSpec) -> tuple[np.ndarray, np.ndarray]:
+        return np.full(pictures.points.shape[:3], next(script)), np.ones(pictures.points.shape[:3])
 
     monkeypatch.setattr(module, "held_out_errors", fake)
 
@@ -152,10 +152,28 @@ def test_sigma_is_the_held_out_error(
     distances = np.linalg.norm(rng.normal(0, 3.0, (4001, 1, 3, 2)), axis=-1)
     distances[:100], distances[100:200], distances[200:300] = 500.0, np.inf, np.nan
     distances[:, :, 2] = np.nan
-    monkeypatch.setattr(module, "held_out_errors", lambda *_: distances)
+    monkeypatch.setattr(module, "held_out_errors", lambda *_: (distances, np.ones(distances.shape)))
     network = train_network(labels, tmp_path, replace(QUICK, steps=1))
+    assert network.doubt == 0.0
     np.testing.assert_allclose(network.sigma_px, [3.0, 3.0, np.nan], rtol=0.12)
     np.testing.assert_allclose(network.metrics["held-out keypoints found, %"], 100 * 3801 / 3901)
+
+
+@pytest.mark.parametrize("slope", [0.0, 4.0])
+def test_what_scores_low_is_less_certain(slope: float, rng: np.random.Generator) -> None:
+    """Rayleigh distances whose scale grows with the doubt; another keypoint is twice as exact, the third was missed."""
+    scores = rng.uniform(0.4, 1.0, (3000, 1, 3))
+    spread = np.array([2.0, 1.0, 1.0]) * np.exp(slope * (1 - scores))
+    errors = np.linalg.norm(rng.normal(0, spread[..., None], (3000, 1, 3, 2)), axis=-1)
+    errors[:, :, 2] = np.inf
+    scores[:, :, 2] = 0.0
+    errors[::7], scores[::7] = np.nan, np.nan
+    sigma, doubt = module._noise(errors, scores)
+    # SD of the slope: 0.64 / (0.173 sqrt(5142))
+    assert doubt == pytest.approx(slope, abs=4 * 0.052)
+    np.testing.assert_allclose(sigma, [2.0, 1.0, np.nan], rtol=0.1)
+    few = module._noise(errors[1:3], scores[1:3])[1]
+    assert few < 4.0, "four points say little"
 
 
 def test_without_held_out_frames_the_last_weights_count(labels: Labels, tmp_path: Path) -> None:
@@ -233,13 +251,16 @@ def test_errors_are_distances_in_image_px(labels: Labels) -> None:
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
     points = (truth[None] + 0.5) * 0.5 - 0.5
     net: Any = Fixed(peaks)
-    errors = held_out_errors(net, Pictures((image,), points), spec)
+    errors, scores = held_out_errors(net, Pictures((image,), points, np.arange(points.shape[2])), spec)
     expected = [[5, np.nan, np.nan], [4, np.nan, np.inf]]
     np.testing.assert_allclose(errors[0], expected, atol=1e-4)
+    np.testing.assert_array_equal(np.isnan(scores), np.isnan(errors))
+    assert scores[0, 1, 2] == 0.0
+    assert 0.0 < scores[0, 1, 0] < scores[0, 0, 0] <= 1.0
     third = (np.array([[5.25, 12]]) + 0.5) * 8 - 0.5
     only = np.full((1, 2, 3, 2), np.nan)
     only[0, 0, 0] = (third + 0.5) * 0.5 - 0.5
-    found = held_out_errors(net, Pictures((image,), only), spec)[0, 0, 0]
+    found = held_out_errors(net, Pictures((image,), only, np.arange(only.shape[2])), spec)[0][0, 0, 0]
     assert found > 20, "as many peaks as animals: here the highest one alone"
 
 
@@ -306,7 +327,8 @@ def test_parts_are_averaged(labels: Labels, tmp_path: Path, monkeypatch: pytest.
 
 def training(labels: Labels, folder: Path) -> Any:
     net, spec = module._beginning(labels, QUICK, None)
-    pictures = Pictures(tuple(np.zeros((32, 32, 3), np.uint8) for _ in range(4)), labels.points[:4])
+    images = tuple(np.zeros((32, 32, 3), np.uint8) for _ in range(4))
+    pictures = Pictures(images, labels.points[:4], labels.skeleton.flip_order())
     return module._Training(spec, net, pictures, pictures, QUICK, folder)
 
 
