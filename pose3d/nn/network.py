@@ -47,8 +47,8 @@ class NetworkSpec:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A trained network. module: in eval mode. sigma_px: (keypoints,) SD per axis of its held-out error at a score of
-    1, image px, NaN where nothing was held out; doubt: at score s it is exp(doubt (1 - s)) times that. metrics: what its
+    """A trained network. module: in eval mode. sigma_px: (keypoints,) SD per axis of its held-out error at score 1,
+    image px, NaN where nothing was held out; doubt: at score s it is exp(doubt (1 - s)) times that. metrics: what its
     training measured, ready for JSON.
     """
 
