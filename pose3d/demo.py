@@ -35,7 +35,7 @@ from pose3d.video import MovieWriter
 
 __all__ = ["Simulation", "compare", "run_demo", "simulate", "write_session"]
 
-VERSION = 2
+VERSION = 3
 SHIPPED = Path(__file__).parent / "nn" / "quadruped.safetensors"
 """Made by `pose3d demo --train`."""
 MODEL = Path("models/quadruped.safetensors")
@@ -43,7 +43,7 @@ _MODEL_FILES = (str(MODEL), str(MODEL.with_suffix(".json")))
 VIDEO_QUALITY = 23
 NEAR_PX = 10.0
 """A keypoint counts for an animal if it is found so near to the animal's own."""
-CAMERAS, ANIMALS, FRAMES, BOARD_FRAMES = 4, 3, 200, 24
+CAMERAS, ANIMALS, FRAMES, BOARD_FRAMES = 6, 3, 150, 24
 RADIUS, HEIGHT, REACH = 650.0, 450.0, 150.0  # mm: of the ring of cameras, and how far the board is carried about
 BOARD = Board(8, 6, 36.0, 27.0)
 RECORDING = "walk"

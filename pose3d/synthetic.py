@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,7 @@ _HIP_WIDTH, _STRIDE, _PAW_LIFT = 0.13, 0.14, 0.05
 _CAPSULE = 0.11  # radius of the trunk that hides what is behind it
 _TURN_FRAMES = 5.0  # an animal that turns round on the spot takes about four times this
 _APART = 0.16  # an animal's own share of the distance at which two pass each other
+_DETOUR_FRAMES, _DETOUR_ROUNDS = 8.0, 5  # how long (SD) an animal gives way to another that it would walk through
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,30 @@ def _paths(
         free = [(t, p) for t, p in wander if not busy.size or np.abs(busy - t).min() > 0.4 * meet_every]
         moments, places = zip(*sorted(own + free, key=lambda knot: knot[0]), strict=True)
         paths[:, animal] = CubicSpline(moments, np.array(places))(np.arange(n_frames))
+    return _kept_apart(paths, lengths)
+
+
+def _kept_apart(paths: Float, lengths: Float) -> Float:
+    """The paths (frames, animals, 2) with detours where two animals would walk through each other.
+
+    About the moment at which two are nearest, each gives way by half of what is lacking, across the direction in which
+    they move past each other. A detour may lead to a third animal, hence the rounds.
+    """
+    frames = np.arange(len(paths))
+    for _ in range(_DETOUR_ROUNDS):
+        for a, b in combinations(range(paths.shape[1]), 2):
+            least = _APART * (lengths[a] + lengths[b])
+            apart = paths[:, a] - paths[:, b]
+            distance = np.linalg.norm(apart, axis=1)
+            around = np.pad(distance, 1, constant_values=np.inf)
+            for t in np.flatnonzero((distance < least) & (distance <= around[:-2]) & (distance < around[2:])):
+                past = apart[min(t + 1, frames[-1])] - apart[max(t - 1, 0)]
+                across = np.array([-past[1], past[0]]) / max(np.linalg.norm(past), 1e-9)
+                side = 1.0 if across @ apart[t] >= 0 else -1.0
+                step = (side * least - across @ apart[t]) / 2 * across
+                share = np.exp(-0.5 * ((frames - t) / _DETOUR_FRAMES) ** 2)[:, None]
+                paths[:, a] += share * step
+                paths[:, b] -= share * step
     return paths
 
 

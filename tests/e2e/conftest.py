@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from calibration.board import Board
 from calibration.rig import CameraRig
 from calibration.synthetic import board_motion, render_board, ring_rig
+from pose3d.cli import main
 from pose3d.files import save_poses
 from pose3d.poses import Poses
 from pose3d.synthetic import simulate_animals, simulate_views
@@ -75,3 +77,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def session(made: Made, tmp_path: Path) -> Path:
     """A copy of the session to spoil, file times kept."""
     return shutil.copytree(made.folder, tmp_path / "session", copy_function=shutil.copy2)
+
+
+@pytest.fixture
+def failing(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The one message of a command that fails as it should."""
+
+    def message(*tokens: object) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(token) for token in tokens])
+        told = capsys.readouterr()
+        assert stopped.value.code == 1
+        assert told.err.startswith("error: ")
+        assert "Traceback" not in told.err
+        return told.err
+
+    return message

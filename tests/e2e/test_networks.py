@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -129,34 +130,23 @@ def test_prediction_killed_and_started_again(data: Path, tmp_path: Path, capsys:
     np.testing.assert_allclose(poses.time, np.arange(FRAMES) / 50.0)
 
 
-def failing(capsys: pytest.CaptureFixture[str], *tokens: object) -> str:
-    """The one message of a command that fails as it should."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(token) for token in tokens])
-    told = capsys.readouterr()
-    assert stopped.value.code == 1
-    assert told.err.startswith("error: ")
-    assert "Traceback" not in told.err
-    return told.err
-
-
-def test_bad_input_of_training(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_of_training(data: Path, tmp_path: Path, failing: Callable[..., str]) -> None:
     def told(*tables: str) -> str:
         (tmp_path / "pose3d.toml").write_text(TOML + "\n".join(tables))
-        return failing(capsys, "train", tmp_path, "--data", data)
+        return failing("train", tmp_path, "--data", data)
 
     assert "keypoint 'nose' is not in the skeleton; did you mean 'nos'?" in told('[skeleton]\nkeypoints = ["nos"]')
     (tmp_path / "pose3d.toml").write_text(TOML.replace('{camera}"', '{camera}"\nframes = [2, 4]', 1))
-    assert "3 labelled frames: expected at least 5" in failing(capsys, "train", tmp_path, "--data", data)
+    assert "3 labelled frames: expected at least 5" in failing("train", tmp_path, "--data", data)
     message = told("[assemble]\nindividual = 2")
     assert "assemble.individual: unknown key; did you mean 'individuals'?" in message
 
 
-def test_bad_input_of_prediction(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_of_prediction(data: Path, tmp_path: Path, failing: Callable[..., str]) -> None:
     model, video = data / "network.safetensors", data / "top.mp4"
 
     def told(video: Path, model: Path, *more: object) -> str:
-        return failing(capsys, "predict", video, *more, "--model", model, "--output", tmp_path / "out")
+        return failing("predict", video, *more, "--model", model, "--output", tmp_path / "out")
 
     assert "no.mp4: expected a video file or a folder of images" in told(data / "no.mp4", model)
     assert "no.safetensors, found none" in told(video, data / "no.safetensors")

@@ -94,7 +94,8 @@ def test_a_displaced_camera_and_a_wrong_focal_length(truth: demo.Simulation, res
         results / "calibration.toml", CameraRig((Camera(first.name, replace(lens, K=K), first.R, t), *others), "mm")
     )
     error = of("calibrate.calibration", truth, results)["error"]
-    assert error["largest"] == pytest.approx(6.0, abs=0.5)  # of 8 mm, a quarter goes into the best rigid motion
+    left = 8.0 * (1 - 1 / len(truth.rig))  # one share goes into the best rigid motion, and a little into its turn
+    assert left - 1.0 < error["largest"] < left
     assert error["camera centres, mm, median"] < error["largest"]
     assert error["focal lengths, %, largest"] == pytest.approx(1.0)
     assert error["keypoints in the images, px, rms"] > 1.0

@@ -8,7 +8,15 @@ from calibration.errors import InputError
 from calibration.rig import CameraRig
 from pose3d import synthetic
 from pose3d.poses import Poses
-from pose3d.synthetic import QUADRUPED, Faults, body_length, count_crossings, simulate_animals, simulate_views
+from pose3d.synthetic import (
+    QUADRUPED,
+    Faults,
+    _kept_apart,
+    body_length,
+    count_crossings,
+    simulate_animals,
+    simulate_views,
+)
 
 NO_FAULTS = Faults(noise_px=0.0, missed=0.0, outlier=0.0, dropout=0.0, ghosts=0.0, occluded_missed=0.0)
 
@@ -109,6 +117,27 @@ def test_the_body_follows_the_bend_of_its_way() -> None:
     ahead /= np.linalg.norm(ahead, axis=-1, keepdims=True)
     np.testing.assert_allclose(np.sum((middle - points[:, 3]) * ahead, axis=-1), 0.11 * length)
     assert (middle[:, 2] > points[:, 3, 2]).mean() > 0.9, "ears stand above the neck"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nobody_walks_through_another(seed: int) -> None:
+    """They pass at the distance of a planned meeting, of which detours about a third animal may cost a tenth."""
+    truth = simulate_animals(np.random.default_rng(seed), 3, 200, length=90.0)
+    length = np.linalg.norm(truth.points[0, :, 3] - truth.points[0, :, 4], axis=-1) / 0.35
+    backs = truth.points[:, :, 4, :2]
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        least = 0.16 * (length[a] + length[b])
+        assert np.linalg.norm(backs[:, a] - backs[:, b], axis=-1).min() > 0.9 * least
+
+
+def test_two_that_meet_head_on_each_give_way_by_half() -> None:
+    x = np.linspace(-300, 300, 101)
+    straight = np.stack([np.stack([x, np.zeros(101)], axis=1), np.stack([-x, np.full(101, 4.0)], axis=1)], axis=1)
+    paths = _kept_apart(straight.copy(), np.array([100.0, 50.0]))
+    np.testing.assert_allclose(paths.mean(axis=1), straight.mean(axis=1), atol=1e-9)
+    np.testing.assert_allclose(paths[50, :, 1], [2 - 12, 2 + 12], atol=1e-9)  # 0.16 (100 + 50) = 24 apart
+    np.testing.assert_allclose(paths[[0, -1]], straight[[0, -1]], atol=1e-3)
+    np.testing.assert_array_equal(paths[..., 0], straight[..., 0])
 
 
 @pytest.mark.parametrize("seed", range(6))
