@@ -73,6 +73,8 @@ _SAME = 0.5
 """Two individuals most of whose common keypoints are closer than this many radii are one."""
 _JUMP = 1.0
 """Radii that an individual may be from where it was expected, when nobody else is nearer."""
+_TAKEOVER = 25
+"""Frames in which two tracks of one individual may be seen at once, where there are too many."""
 _AGREES = 0.34
 """Share of the keypoints, of those that three views saw, in which a view must agree to stay in its group."""
 
@@ -152,8 +154,9 @@ def identify_window(
 def final_ids(state: IdentityState, options: IdentityOptions | None = None) -> Array:
     """(S,) identity of every track number at the end of a recording, -1 for those taken for errors.
 
-    Tracks that can be one individual, the later beginning where the earlier could have gone, are stitched. Identities
-    are numbered in order of first appearance.
+    Tracks that can be one individual, the later beginning where the earlier could have gone, are stitched. Where that
+    leaves more than there are, a track may also take over from one that is still seen now and then: views of different
+    animals that crowd come together by chance. Identities are numbered in order of first appearance.
     """
     options = options or IdentityOptions()
     good = np.flatnonzero(state.seen >= min(CONFIRM, max(int(state.frames) // 2, 1)))
@@ -168,9 +171,13 @@ def final_ids(state: IdentityState, options: IdentityOptions | None = None) -> A
         radius_3d(state),
         float(step_rms(state).mean()),
     )
-    chain = stitch(part)
-    seen = np.bincount(chain, weights=state.seen[good])
-    enough = seen >= max(min(options.min_frames, int(state.frames) // 10), 1)
+    least = max(min(options.min_frames, int(state.frames) // 10), 1)
+    for until in (None, np.minimum(part.last, part.first + state.seen[good]) - _TAKEOVER):
+        chain = stitch(part, until)
+        seen = np.bincount(chain, weights=state.seen[good])
+        enough = seen >= least
+        if options.individuals is None or enough.sum() <= options.individuals:
+            break
     if options.individuals is not None:
         best = np.lexsort((np.arange(len(seen)), -seen))[: options.individuals]
         enough &= np.isin(np.arange(len(seen)), best)
@@ -180,7 +187,8 @@ def final_ids(state: IdentityState, options: IdentityOptions | None = None) -> A
 
 
 def named(groups: Groups, ids: Array) -> Groups:
-    """Groups whose ids are track numbers -> group g is identity g, for `ids` (S,) of `final_ids`."""
+    """Groups whose ids are track numbers -> group g is identity g, for `ids` (S,) of `final_ids`; of two tracks of one
+    identity the later counts."""
     n = int(ids.max(initial=-1)) + 1
     slots = np.full((len(groups.slots), n, len(groups.view_names)), -1)
     confidence = np.zeros(slots.shape[:2])

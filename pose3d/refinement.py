@@ -44,6 +44,9 @@ class RefineOptions:
 
     window, margin: frames solved at once, and frames on either side solved along and thrown away. sample: at most so
     many frames teach the motion model.
+
+    max_sd: keypoints that are less sure are not delivered: SD of the place, the root of the trace of the covariance, in
+    the rig's unit; None = all are. The pixels of a keypoint that is not delivered still tell of the others.
     """
 
     max_gap_s: float = 0.25
@@ -51,6 +54,11 @@ class RefineOptions:
     window: int = 1000
     margin: int = 100
     sample: int = 3000
+    max_sd: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_sd is not None and not self.max_sd > 0:
+            raise InputError(f"refine.max_sd: expected a distance above 0, or none, got {self.max_sd}")
 
 
 def refine(
@@ -70,9 +78,9 @@ def refine(
 
     Returns Poses with one slot per identity, ascending; individuals without id are left out. A keypoint is delivered
     where it was triangulated (status MEASURED: two views or more agree with it, else BRIDGED) and in gaps of at most
-    the options' limit between two such frames (BRIDGED). extras: covariance (random part, posterior),
-    reprojection_error, n_views, status. score: as triangulated, 0 where bridged without any. Raises InputError when
-    frames do not match or nobody has an id.
+    the options' limit between two such frames (BRIDGED), unless it is less sure than options.max_sd. extras:
+    covariance (random part, posterior), reprojection_error, n_views, status. score: as triangulated, 0 where bridged
+    without any. Raises InputError when frames do not match or nobody has an id.
     """
     options = options or RefineOptions()
     _check(poses, views, groups)
@@ -180,7 +188,9 @@ def refine_window(
         agree = squared < GATE**2
         seen = track.alive & (agree.sum(axis=0) >= 2)
         delivered = track.alive & bridged(seen, poses.frame, limit)
-        status[:, i] = np.where(seen, MEASURED, np.where(delivered, BRIDGED, ABSENT))
+        if options.max_sd is not None:
+            delivered &= np.trace(spread, axis1=-2, axis2=-1) <= options.max_sd**2
+        status[:, i] = np.where(delivered, np.where(seen, MEASURED, BRIDGED), ABSENT)
         n_views[:, i] = np.where(delivered, agree.sum(axis=0), 0)
         points[:, i] = np.where(delivered[..., None], path, np.nan)
         covariance[:, i] = np.where(delivered[..., None, None], spread, np.nan)

@@ -92,22 +92,25 @@ def track(poses: Poses, options: TrackingOptions | None = None) -> Poses:
     return poses.replace(ids=_ids(numbers, tracks, options))
 
 
-def stitch(pieces: Tracklets) -> NDArray[np.int64]:
+def stitch(pieces: Tracklets, until: Array | None = None) -> NDArray[np.int64]:
     """Which individual each piece belongs to: (n,) numbers from 0 in the order of the pieces.
 
     A piece may follow another that ended before it began, where the median distance of common keypoints from its end to
     the beginning is at most one radius and the `reach` of the gap. All links are chosen at once, so that the sum of 1 -
     distance / limit is greatest and every piece has at most one predecessor and one successor: a minimum-cost flow
-    through the pieces, which is an assignment since every piece can begin and end a track at no cost.
+    through the pieces, which is an assignment since every piece can begin and end a track at no cost. until: (n,) after
+    which frames a piece may be followed, by one that begins and ends later than it does; default `last`.
     """
     n, D = len(pieces.first), pieces.began.shape[-1]
     gain = np.zeros((n, n))
     for i in range(n):
-        later = np.flatnonzero(pieces.first > pieces.last[i])
+        gap = pieces.first - pieces.last[i]
+        free = gap > 0 if until is None else pieces.first > until[i]
+        later = np.flatnonzero(free & (pieces.first > pieces.first[i]) & (pieces.last > pieces.last[i]))
         apart = np.linalg.norm(pieces.began[later] - pieces.ended[i, :, :D], axis=-1)
         both = ~np.isnan(apart).all(axis=1)
         later, apart = later[both], apart[both]
-        limit = pieces.radius + reach(pieces.first[later] - pieces.last[i], pieces.step, D)
+        limit = pieces.radius + reach(np.abs(gap[later]), pieces.step, D)
         gain[i, later] = np.maximum(1.0 - np.nanmedian(apart, axis=1) / limit, 0.0) if len(later) else 0.0
     chain = np.arange(n)
     before, after = linear_sum_assignment(-gain)

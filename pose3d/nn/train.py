@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from calibration.errors import InputError
 from calibration.files.atomic import write_bytes
 from pose3d.labels import Labels, hold_out
-from pose3d.nn.coords import cells_from_image, image_from_cells
+from pose3d.nn.coords import cells_from_image, image_from_cells, rescaled
 from pose3d.nn.data import Pictures, animal_size, draw_batch, load_pictures, normalised, suitable_scale
 from pose3d.nn.limbs import choose_limbs
 from pose3d.nn.losses import pose_loss
@@ -332,7 +332,7 @@ def held_out_errors(module: Any, pictures: Pictures, spec: NetworkSpec) -> tuple
         animals = int(np.isfinite(truth[..., 0]).any(axis=1).sum())
         kind, cell, score = find_peaks(heat[0].cpu().numpy(), offset[0].cpu().numpy(), THRESHOLD, animals)
         xy = image_from_cells(cell, spec.scale, spec.stride)
-        apart = np.linalg.norm((truth + 0.5)[:, :, None] / spec.scale - 0.5 - xy, axis=-1)
+        apart = np.linalg.norm(rescaled(truth, 1 / spec.scale)[:, :, None] - xy, axis=-1)
         apart[:, np.arange(truth.shape[1])[:, None] != kind] = np.inf
         labelled = ~np.isnan(truth[..., 0])
         errors[row] = np.where(labelled, apart.min(axis=-1, initial=np.inf), np.nan)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from pose3d import identity
 from pose3d.association import AGAINST, GATE
 from pose3d.identity import (
     IdentityOptions,
+    IdentityState,
     IdentityStream,
     final_ids,
     identify,
@@ -82,6 +85,33 @@ def test_known_number_of_individuals() -> None:
     assert identify(seen.views, rig, IdentityOptions(individuals=2)).slots.shape[1] == 2
     with pytest.raises(InputError, match="expected at least 1, got 0"):
         IdentityOptions(individuals=0)
+
+
+def tracks(first: list[int], last: list[int], seen: list[int]) -> IdentityState:
+    """The end of 100 frames in which tracks of 10 mm radius stood still in two places: the last one apart."""
+    n = len(first)
+    place = np.zeros((n, 2, 6))
+    place[-1, :, 0] = 500.0
+    return replace(
+        initial_state(2), frames=np.array(100), radius=np.array([10.0, 1.0]),
+        first=np.array(first), last=np.array(last), seen=np.array(seen), began=place[..., :3], ended=place,
+    )  # fmt: skip
+
+
+def test_a_known_number_lets_one_track_take_over_from_another() -> None:
+    """The second begins while the first is still seen, in a last frame long after it among others."""
+    state = tracks([0, 40, 0], [90, 99, 99], [45, 55, 100])
+    assert final_ids(state, IdentityOptions(individuals=2)).tolist() == [0, 0, 1]
+    assert final_ids(state).tolist() == [0, 1, 2], "there may be three"
+    assert final_ids(state, IdentityOptions(individuals=3)).tolist() == [0, 1, 2]
+    both = tracks([0, 40, 0], [90, 99, 99], [90, 60, 100])
+    assert final_ids(both, IdentityOptions(individuals=2)).tolist() == [0, -1, 1], "seen side by side: one is too many"
+
+
+def test_of_two_tracks_of_one_individual_the_later_counts() -> None:
+    slots = np.array([[[0, 0], [-1, -1]], [[0, 1], [1, 0]], [[-1, -1], [1, 1]]])
+    groups = Groups(("a", "b"), slots, np.array([[0, -1], [0, 1], [-1, 1]]), np.ones((3, 2)))
+    np.testing.assert_array_equal(named(groups, np.array([0, 0])).slots[:, 0], [[0, 0], [1, 0], [1, 1]])
 
 
 def test_nothing_to_identify_is_an_error() -> None:

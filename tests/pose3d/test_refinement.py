@@ -149,6 +149,19 @@ def test_what_is_delivered(session):
     assert refined.unit == "mm"
 
 
+def test_what_is_not_sure_enough_is_not_delivered(session):
+    _, poses, views, groups, refined = session
+    sd = np.sqrt(np.trace(refined.extras["covariance"], axis1=-2, axis2=-1))
+    limit = float(np.nanmedian(sd))
+    strict = refine(poses, views, groups, RIG, RefineOptions(max_sd=limit))
+    np.testing.assert_array_equal(strict.missing, ~(sd <= limit))
+    np.testing.assert_array_equal(strict.points[~strict.missing], refined.points[~strict.missing])
+    np.testing.assert_array_equal(strict.extras["status"] == ABSENT, strict.missing)
+    assert np.isnan(strict.extras["covariance"][strict.missing]).all()
+    with pytest.raises(InputError, match=r"refine.max_sd: expected a distance above 0, or none, got 0"):
+        RefineOptions(max_sd=0)
+
+
 def test_gaps_are_bridged_up_to_the_limit():
     rng = np.random.default_rng(2)
     truth = animal(rng)

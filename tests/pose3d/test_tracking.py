@@ -156,6 +156,18 @@ def test_stitching_takes_all_the_best_links_at_once() -> None:
     assert stitch(pieces([0, 10], [5, 20], [0, edge + 0.01], [0, 0])).tolist() == [0, 1]
 
 
+def test_a_piece_may_take_over_from_one_that_lives_on() -> None:
+    late = pieces([0, 8, 8], [10, 30, 9], [0, 0, 0], [0, 0, 0])
+    assert stitch(late).tolist() == [0, 1, 2]
+    assert stitch(late, np.array([7, 30, 9])).tolist() == [0, 0, 1], "who ends before it cannot follow"
+    assert stitch(late, np.array([8, 30, 9])).tolist() == [0, 1, 2]
+    same = pieces([0, 0], [10, 30], [0, 0], [0, 0])
+    assert stitch(same, np.array([-5, -5])).tolist() == [0, 1], "both began at once"
+    far = 10.0 + np.sqrt(2 * 3 * 3)  # one radius and the reach of three frames, whichever is earlier
+    assert stitch(pieces([0, 7], [10, 20], [0, far - 0.01], [0, 0]), np.array([5, 20])).tolist() == [0, 0]
+    assert stitch(pieces([0, 7], [10, 20], [0, far + 0.01], [0, 0]), np.array([5, 20])).tolist() == [0, 1]
+
+
 def test_stitching_compares_common_keypoints_only() -> None:
     part = pieces([0, 10], [5, 20], [0, 0], [0, 0])
     part.ended[0, 0] = np.nan
