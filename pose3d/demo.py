@@ -297,8 +297,17 @@ file = "board.toml"
 [predict]
 model = "{MODEL}"
 
+[assemble]
+# Animals hide each other: what is left of one in a view must not be completed with another's keypoints.
+min_score = 0.5
+min_share = 0.35
+
 [identify]
 individuals = {ANIMALS}
+
+[refine]
+# Keypoints that are less sure than this (mm, standard deviation) are left out.
+max_sd = 4.0
 
 [scene]
 size = [960, 720]

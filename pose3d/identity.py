@@ -71,6 +71,8 @@ _MEMORY = 2.0
 """What a prediction counts, in detections: it fixes two coordinates of a keypoint where another detection fixes one."""
 _SAME = 0.5
 """Two individuals most of whose common keypoints are closer than this many radii are one."""
+_BESIDE, _JUST = 2.0, 5
+"""The same where as many individuals as there are were seen in the last so many frames."""
 _JUMP = 1.0
 """Radii that an individual may be from where it was expected, when nobody else is nearer."""
 _TAKEOVER = 25
@@ -163,16 +165,10 @@ def final_ids(state: IdentityState, options: IdentityOptions | None = None) -> A
     ids = np.full(len(state.seen), -1)
     if not len(good):
         return ids
-    part = Tracklets(
-        state.first[good],
-        state.last[good],
-        state.began[good],
-        state.ended[good],
-        radius_3d(state),
-        float(step_rms(state).mean()),
-    )
+    first, last, began, ended = (array[good] for array in (state.first, state.last, state.began, state.ended))
+    part = Tracklets(first, last, began, ended, radius_3d(state), float(step_rms(state).mean()))
     least = max(min(options.min_frames, int(state.frames) // 10), 1)
-    for until in (None, np.minimum(part.last, part.first + state.seen[good]) - _TAKEOVER):
+    for until in (None, np.minimum(last, first + state.seen[good]) - _TAKEOVER):
         chain = stitch(part, until)
         seen = np.bincount(chain, weights=state.seen[good])
         enough = seen >= least
@@ -237,7 +233,7 @@ def _step(frame: _Frame, state: IdentityState, options: IdentityOptions) -> tupl
     mean, covariance = predict(state.mean, state.covariance, motion(state))
     slots, confidence = _grouped(frame, mean, covariance, noise_now)
     points, spread, slots = _triangulated(frame, slots, noise_now)
-    rows, found = _settled(points, mean[:, :, :3], state)
+    rows, found = _settled(points, mean[:, :, :3], state, options.individuals)
     mean[found], covariance[found] = np.nan, np.nan
     slots, confidence, points, spread = slots[rows], confidence[rows], points[rows], spread[rows]
     state = learned(replace(state, mean=mean, covariance=covariance), points, _distances(frame, slots))
@@ -296,13 +292,14 @@ def _triangulated(frame: _Frame, slots: Array, noise: float) -> tuple[Array, Arr
     return points, spread, np.where(agrees, slots, -1)
 
 
-def _settled(points: Array, predicted: Array, state: IdentityState) -> tuple[Array, Array]:
+def _settled(points: Array, predicted: Array, state: IdentityState, individuals: int | None) -> tuple[Array, Array]:
     """Which of the groups, points (T + new, K, 3), is the measurement of each of T known individuals, followed by the
     new ones; and which of the known were found again where they were not expected.
 
     An individual without any point takes the nearest new group within `_JUMP` radii of where it was expected or
     last seen, and what it may have moved while it was not seen. A new group where another is, or without points, is
-    nobody.
+    nobody; so is one beside another when as many individuals as there are have just been seen: where animals crowd,
+    views of different ones come together by chance.
     """
     T = len(predicted)
     if len(points) == T:
@@ -319,8 +316,10 @@ def _settled(points: Array, predicted: Array, state: IdentityState) -> tuple[Arr
     row, column = row[near], column[near]
     rows[empty[row]] = fresh[column]
     measured = list(rows)
+    known = int(((state.seen[state.live] >= CONFIRM) & (state.missed <= _JUST)).sum())
+    radii = _SAME if individuals is None or known < individuals else _BESIDE
     for g in np.delete(fresh, column):
-        if size[g] > 0 and not (_apart(points[measured], points[g : g + 1])[:, 0] < _SAME * size[g]).any():
+        if size[g] > 0 and not (_apart(points[measured], points[g : g + 1])[:, 0] < radii * size[g]).any():
             measured.append(g)
     return np.array(measured, dtype=np.intp), empty[row]
 

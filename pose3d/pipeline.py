@@ -146,10 +146,10 @@ def predict_files(
         if name in named:
             raise InputError(f"{video}: expected videos of different names, got {named[name]} too; predict it apart")
         named[name] = video
+    assembly = AssemblyOptions(individuals=individuals)
     told: dict[str, Any] = {"force": force, "progress": progress}
     seen = predict_videos(output, named, find_networks(model, named), options, **told)
     yield seen
-    assembly = AssemblyOptions(individuals=individuals)
     yield assemble_views(output, named, assembly, fps=seen.summary["frames/s"], place="{camera}.nc", **told)
 
 
@@ -163,8 +163,8 @@ def _predicted(
     networks = _networks(session, videos)
     assembly = session.options.get("assemble") or AssemblyOptions()
     identify = session.options.get("identify") or IdentityOptions()
-    if assembly.individuals is None:  # a view may see fewer animals than there are, but no more
-        assembly = replace(assembly, individuals=identify.individuals)
+    if assembly.individuals is None and identify.individuals == 1:  # of several, fragments are better left apart
+        assembly = replace(assembly, individuals=1)
     told: dict[str, Any] = {"keypoints": session.skeleton.keypoints, "window": session.window}
     told |= {"force": force, "progress": progress}
     seen = predict_videos(folder, videos, networks, options, **told)

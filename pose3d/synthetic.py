@@ -217,7 +217,7 @@ def _kept_apart(paths: Float, lengths: Float) -> Float:
             distance = np.linalg.norm(apart, axis=1)
             around = np.pad(distance, 1, constant_values=np.inf)
             for t in np.flatnonzero((distance < least) & (distance <= around[:-2]) & (distance < around[2:])):
-                past = apart[min(t + 1, frames[-1])] - apart[max(t - 1, 0)]
+                past = apart[t : t + 2][-1] - apart[max(int(t) - 1, 0)]
                 across = np.array([-past[1], past[0]]) / max(np.linalg.norm(past), 1e-9)
                 side = 1.0 if across @ apart[t] >= 0 else -1.0
                 step = (side * least - across @ apart[t]) / 2 * across

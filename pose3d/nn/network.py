@@ -26,6 +26,8 @@ __all__ = ["Network", "NetworkSpec", "load_network", "make_module", "save_networ
 
 FORMAT = 1
 STRIDE = 4
+SCALE_LIMIT = 64.0
+"""No network enlarges or shrinks images further."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,12 @@ def _check(spec: NetworkSpec, sigma: NDArray[np.float64], doubt: float) -> None:
     n = len(spec.skeleton)
     if any(not 0 <= keypoint < n for limb in spec.limbs for keypoint in limb):
         raise ValueError(f"limbs: expected indices below {n}")
-    if len(sigma) != n or spec.stride != STRIDE or not 0 < spec.scale < np.inf:
-        raise ValueError(f"expected {n} sigma_px, stride {STRIDE} and a scale above 0")
+    if len(sigma) != n or (sigma < 0).any():
+        raise ValueError(f"sigma_px: expected {n} numbers, none below 0, or null")
+    if spec.stride != STRIDE:
+        raise ValueError(f"stride: expected {STRIDE}, got {spec.stride}")
+    if not 1 / SCALE_LIMIT <= spec.scale <= SCALE_LIMIT:
+        raise ValueError(f"scale: expected {1 / SCALE_LIMIT} to {SCALE_LIMIT}, got {spec.scale}")
     if not 0 <= doubt < np.inf:
         raise ValueError(f"expected a doubt of at least 0, got {doubt}")
 

@@ -69,6 +69,12 @@ class TrainOptions:
             raise InputError(f"held_out: expected a share from 0 to below 0.9, got {self.held_out}")
         if not 0 <= self.unlabelled <= 1:
             raise InputError(f"unlabelled: expected a weight from 0 to 1, got {self.unlabelled}")
+        if not 0 <= self.rotation_deg <= 180:
+            raise InputError(f"rotation_deg: expected 0 to 180 degrees, got {self.rotation_deg}")
+        if not 0 <= self.average < 1:
+            raise InputError(f"average: expected a decay from 0 to below 1, got {self.average}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed: expected a whole number from 0 to 2^63 - 1, got {self.seed}")
         if not 0 < self.zoom[0] <= self.zoom[1]:
             raise InputError(f"zoom: expected two rising factors above 0, got {self.zoom}")
 

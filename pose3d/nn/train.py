@@ -40,6 +40,8 @@ WARM_UP = 0.05
 WEIGHT_DECAY = 1e-4
 THRESHOLD = 0.05
 """Heat of a peak that counts as found when the held-out error is measured."""
+POOR = 0.5
+"""Share of the held-out keypoints that a network must find to be of use."""
 MISSED = 0.25
 """A missed keypoint counts as far off as this share of the animal's size, and no error counts more."""
 SHOWN = 16
@@ -75,6 +77,11 @@ def train_network(
         raise InputError(
             f"{int(labelled.sum())} labelled frames: expected at least {LEAST_LABELS}; label more (20 to 100 a camera "
             "are a good beginning)"
+        )
+    if options.flip and not labels.skeleton.symmetry:
+        raise InputError(
+            "flip: expected pairs of keypoints that are each other's mirror image, found none; name them as `symmetry` "
+            "under [skeleton], or leave `flip` out under [train]"
         )
     labels = labels.take(np.flatnonzero(labelled))
     training, held = hold_out(labels, options.held_out) if options.held_out else (np.arange(len(labels)), np.arange(0))
@@ -242,7 +249,7 @@ class _Training:
         errors, scores = held_out_errors(module, self.held, self.spec)
         sigma, doubt = _noise(errors, scores)
         known = errors[~np.isnan(errors)]
-        metrics = {
+        metrics: dict[str, Any] = {
             "training frames": len(self.training),
             "held-out frames": len(self.held),
             "steps": self.at.step,
@@ -253,6 +260,8 @@ class _Training:
             "held-out keypoints found, %": 100 * float(np.isfinite(known).mean()) if known.size else None,
             "history: step, loss, error px": [list(row) for row in self.at.history],
         }
+        if known.size and np.isfinite(known).mean() < POOR:
+            metrics["warning"] = "more than half of the held-out keypoints are not found: train longer, or label more"
         if self.at.parts > 1:
             metrics[IN_PARTS] = self.at.parts
         return Network(self.spec, module, sigma, doubt, metrics)

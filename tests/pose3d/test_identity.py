@@ -22,6 +22,7 @@ from pose3d.identity import (
     state_from_arrays,
     state_to_arrays,
 )
+from pose3d.individuals import born
 from pose3d.poses import Groups, Poses
 from pose3d.synthetic import SimulatedViews, count_crossings, simulate_animals, simulate_views
 
@@ -106,6 +107,24 @@ def test_a_known_number_lets_one_track_take_over_from_another() -> None:
     assert final_ids(state, IdentityOptions(individuals=3)).tolist() == [0, 1, 2]
     both = tracks([0, 40, 0], [90, 99, 99], [90, 60, 100])
     assert final_ids(both, IdentityOptions(individuals=2)).tolist() == [0, -1, 1], "seen side by side: one is too many"
+
+
+def test_nobody_is_born_beside_all_that_there_are() -> None:
+    """Two animals 500 mm apart, a new group 15 mm beside one of them: more than half a radius, less than two."""
+    body = np.array([[0.0, 0, 0], [20, 0, 0]])
+    known = np.stack([body, body + [500, 0, 0]])
+    state = born(replace(initial_state(2), radius=np.array([10.0, 1.0])), known)
+    points = np.concatenate([known, [body + [0, 15, 0]]])
+
+    def settled(seen: int, missed: int, individuals: int | None) -> int:
+        told = replace(state, seen=np.array([9, seen]), missed=np.array([0, missed]))
+        return len(identity._settled(points, known, told, individuals)[0])
+
+    assert settled(9, 0, 2) == 2
+    assert settled(9, 0, 3) == settled(9, 0, None) == 3
+    assert settled(9, 6, 2) == settled(2, 0, 2) == 3, "one of them was not seen for long, or is not believed yet"
+    points[2] += [0, 10, 0]
+    assert settled(9, 0, 2) == 3, "far enough from all"
 
 
 def test_of_two_tracks_of_one_individual_the_later_counts() -> None:

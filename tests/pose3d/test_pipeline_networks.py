@@ -17,6 +17,7 @@ from calibration.synthetic import ring_rig
 from pose3d.assembly import AssemblyOptions
 from pose3d.config import load_session
 from pose3d.files import load_poses, save_poses
+from pose3d.identity import IdentityOptions
 from pose3d.nn.network import Network, NetworkSpec, make_module, save_network
 from pose3d.nn.options import PredictOptions, TrainOptions
 from pose3d.pipeline import run_session
@@ -171,7 +172,7 @@ def test_poses_that_are_there_are_not_predicted(data: Path, tmp_path: Path) -> N
     assert stages == ["calibrate.calibration", *STAGES]
 
 
-def test_at_most_as_many_in_a_view_as_there_are_animals(data: Path, tmp_path: Path, monkeypatch) -> None:
+def test_one_animal_is_one_in_every_view_and_several_are_left_in_parts(data: Path, tmp_path: Path, monkeypatch) -> None:
     told = []
 
     def assemble_views(folder, cameras, options, **more):
@@ -180,10 +181,15 @@ def test_at_most_as_many_in_a_view_as_there_are_animals(data: Path, tmp_path: Pa
 
     monkeypatch.setattr("pose3d.pipeline.assemble_views", assemble_views)
     session = session_of(data, tmp_path)
-    for more in ({}, {"assemble": AssemblyOptions(individuals=3)}, {"identify": None}):
+    for more in (
+        {},
+        {"assemble": AssemblyOptions(individuals=3)},
+        {"identify": IdentityOptions(2)},
+        {"identify": None},
+    ):
         with pytest.raises(InputError, match="enough"):
             list(run_session(replace(session, options=dict(session.options) | more)))
-    assert [options.individuals for options in told] == [1, 3, None]
+    assert [options.individuals for options in told] == [1, 3, None, None]
 
 
 def expect_error(session: Session, message: str) -> list[str]:

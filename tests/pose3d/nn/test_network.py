@@ -143,6 +143,8 @@ def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         lambda told: told["network"]["skeleton"].update(edges=[[0, 9]]),
         lambda told: told.update(sigma_px=[1.0]),
         lambda told: told.update(sigma_px=None),
+        lambda told: told["network"].update(scale=1e6),
+        lambda told: told.update(sigma_px=[-1.0, 1.0, 1.0]),
         lambda told: told.update(doubt=-1.0),
         lambda told: told.pop("doubt"),
         lambda told: told.pop("metrics"),

@@ -85,6 +85,21 @@ def test_too_few_labels(labels: Labels, tmp_path: Path) -> None:
         train_network(few, tmp_path, QUICK)
 
 
+def test_a_mirror_needs_to_know_left_from_right(labels: Labels, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"flip: expected pairs of keypoints.*name them as `symmetry`"):
+        train_network(labels, tmp_path, replace(QUICK, flip=True))
+    pair = replace(labels, skeleton=replace(SKELETON, symmetry=((0, 2),)))
+    assert train_network(pair, tmp_path, replace(QUICK, flip=True, steps=2)).metrics["steps"] == 2
+
+
+def test_a_useless_network_is_not_praised(labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for missed, warned in ((0.6, True), (0.4, False)):
+        distances = np.where(np.arange(100) < 100 * missed, np.inf, 1.0)[:, None, None] * np.ones(3)
+        monkeypatch.setattr(module, "held_out_errors", lambda *_, d=distances: (d, np.ones(d.shape)))
+        network = train_network(labels, tmp_path / str(missed), replace(QUICK, steps=1))
+        assert ("warning" in network.metrics) == warned
+
+
 class Interrupted(Exception):  # noqa: N818 - it is what happens
     pass
 
@@ -357,7 +372,8 @@ def test_labels_are_compared_with_their_images_once() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("steps", 0), ("batch", 0), ("crop", 100), ("crop", 32), ("held_out", 0.95), ("zoom", (1.2, 0.8)), ("scale", 0.0),
-     ("animal_px", -1.0), ("learning_rate", float("nan")), ("width", 0.0)],
+     ("animal_px", -1.0), ("learning_rate", float("nan")), ("width", 0.0),
+     ("rotation_deg", -20.0), ("rotation_deg", float("inf")), ("seed", -1), ("seed", 2**64), ("average", 1.0)],
 )  # fmt: skip
 def test_options_that_cannot_be(name: str, value: object) -> None:
     with pytest.raises(InputError, match=f"{name}: expected"):
