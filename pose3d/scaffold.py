@@ -200,6 +200,7 @@ def _text(found: Findings) -> str:
         calibration_table="" if give else "# ",
         labels_table="" if found.labels else "# ",
         labels=found.labels or _LABELS,
+        labelled=found.recordings[0] if found.recordings else "day1",
         model_table="" if found.model else "# ",
         model=found.model or "models/network.safetensors",
         calibration=f'{"" if give else "# "}file = "{found.calibration or "calibration.toml"}"',
@@ -234,6 +235,8 @@ _TEMPLATE = """\
 # videos. Alone: `pose3d train`.
 {labels_table}[labels]
 {labels_table}files = "{labels}"
+# video = "recordings/{labelled}/{{camera}}.mp4"   # the labelled videos, if not where a SLEAP project says
+# missing = "skip"            # leave out labels whose images are not there
 
 # A network that was trained before, instead.
 {model_table}[predict]

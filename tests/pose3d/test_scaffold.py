@@ -109,6 +109,7 @@ def test_labels_and_networks(tmp_path: Path) -> None:
     assert lines[-2:] == ["labels: labels/{camera}", "network: models/network.safetensors"]
     session = load_session(path)
     assert session.labels == (LabelTable("labels/{camera}"),)
+    assert '# video = "recordings/x/{camera}.mp4"' in path.read_text()
     assert session.options["predict"].model == tmp_path / "models/network.safetensors"
     tree(tmp_path, "models/left.safetensors")
     assert look_around(tmp_path).model == "models"
