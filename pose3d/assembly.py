@@ -34,7 +34,7 @@ _GAIN = 1e-6
 class AssemblyOptions:
     """individuals: how many animals there are, None = as many as are seen. Where it is given, the best that many stay,
     however small, and each fragment left over gives what it has and they lack to the nearest of them that is no farther
-    than the largest of them is long; where there is one animal, from any distance.
+    than the largest of them is long. One animal has the best candidate of each kind, however far apart they are.
     min_score: candidates below are not looked at.
     min_share: where `individuals` is None, those with fewer of the skeleton's keypoints are dropped.
     bias: score of a limb that speaks neither for nor against."""
@@ -66,6 +66,9 @@ def assemble(candidates: Candidates, skeleton: Skeleton | None = None, options: 
     frame = _checked_frames(candidates)
     kinds = len(candidates.skeleton)
     score = np.asarray(candidates.score, dtype=np.float64)
+    usable = score >= options.min_score
+    if options.individuals == 1:
+        usable &= _best(frame, candidates.keypoint, score)
     limb_frame = np.repeat(np.arange(len(candidates.frame)), np.diff(candidates.limb_start))
     speaking = np.flatnonzero(candidates.limb_score > options.bias)
     key = limb_frame[speaking] - 0.5 * np.minimum(candidates.limb_score[speaking], 1.0)
@@ -74,7 +77,7 @@ def assemble(candidates: Candidates, skeleton: Skeleton | None = None, options: 
     slot = np.full(len(score), -1)
     _assemble(
         np.asarray(candidates.frame_start, dtype=np.int64), np.asarray(candidates.keypoint, dtype=np.int64),
-        np.asarray(candidates.xy, dtype=np.float64), np.where(score >= options.min_score, score, -1.0),
+        np.asarray(candidates.xy, dtype=np.float64), np.where(usable, score, -1.0),
         np.asarray(candidates.limb_start, dtype=np.int64), ends, np.asarray(candidates.limb_score, dtype=np.float64),
         np.searchsorted(limb_frame[speaking], np.arange(len(candidates.frame) + 1)), ends[speaking],
         _neighbours(candidates.limbs, kinds),
@@ -88,6 +91,16 @@ def assemble(candidates: Candidates, skeleton: Skeleton | None = None, options: 
     points[place], scores[place], covariance[place] = candidates.xy[used], score[used], candidates.covariance[used]
     extras = {"covariance": covariance[:, :, order]}
     return Poses(points[:, :, order], scores[:, :, order], frame=candidates.frame, skeleton=skeleton, extras=extras)
+
+
+def _best(frame: Ints, keypoint: NDArray[np.integer], score: Floats) -> NDArray[np.bool_]:
+    """(n,) which candidates are the best of their kind in their frame."""
+    order = np.lexsort((-score, keypoint, frame))
+    first = np.ones(len(score), dtype=bool)
+    first[1:] = (np.diff(frame[order]) != 0) | (np.diff(keypoint[order]) != 0)
+    best = np.zeros(len(score), dtype=bool)
+    best[order[first]] = True
+    return best
 
 
 def _neighbours(limbs: tuple[tuple[int, int], ...], kinds: int) -> Ints:

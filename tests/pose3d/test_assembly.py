@@ -232,13 +232,13 @@ def test_slots_go_by_falling_total(rng: np.random.Generator) -> None:
     assert (np.diff(totals) < 0).all()
 
 
-def test_a_single_animal_gets_the_best_of_every_kind_but_limbs_count_more() -> None:
+def test_a_single_animal_gets_the_best_of_every_kind_whatever_limbs_say() -> None:
     keypoint = np.array([0, 1, 2, 2, 3, 3])
     xy = np.array([[0, 0], [10, 0], [20, 0], [500, 0], [900, 0], [300, 0]])
     score = np.array([0.9, 0.9, 0.4, 0.99, 0.5, 0.7])
     frame = keypoint, xy, score, np.array([[0, 1], [1, 2]]), np.array([0.9, 0.8])
     poses = assemble(candidates_of(frame), options=AssemblyOptions(individuals=1))
-    assert poses.points[0, 0, :, 0].tolist() == [0, 10, 20, 300]
+    assert poses.points[0, 0, :, 0].tolist() == [0, 10, 500, 300]
     alone = np.array([2]), np.zeros((1, 2)), np.array([0.3]), np.zeros((0, 2), dtype=int), np.zeros(0)
     assert groups(assemble(candidates_of(alone), options=AssemblyOptions(individuals=1, min_share=1.0)))
 
