@@ -298,7 +298,7 @@ file = "board.toml"
 model = "{MODEL}"
 
 [assemble]
-# Animals hide each other: what is left of one in a view must not be completed with another's keypoints.
+# Animals hide each other: doubtful keypoints, and views in which little of an animal is left, do more harm than good.
 min_score = 0.5
 min_share = 0.35
 

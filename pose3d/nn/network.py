@@ -24,7 +24,7 @@ from pose3d.skeleton import Skeleton
 
 __all__ = ["Network", "NetworkSpec", "load_network", "make_module", "save_network", "spec_path"]
 
-FORMAT = 1
+FORMAT = 2
 STRIDE = 4
 SCALE_LIMIT = 64.0
 """No network enlarges or shrinks images further."""

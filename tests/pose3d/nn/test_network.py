@@ -156,10 +156,10 @@ def test_a_description_that_is_none(path: Path, change: Callable[[dict[str, Any]
         load_network(path)
 
 
-@pytest.mark.parametrize("foreign", ["[]", '{"model": 1}', '{"format": 99}', "null"])
+@pytest.mark.parametrize("foreign", ["[]", '{"model": 1}', '{"format": 1}', '{"format": 99}', "null"])
 def test_a_foreign_or_newer_description(path: Path, foreign: str) -> None:
     spec_path(path).write_text(foreign)
-    with pytest.raises(InputError, match=r"cam\.1\.json: expected a network of format 1, got (None|99)"):
+    with pytest.raises(InputError, match=r"cam\.1\.json: expected a network of format 2, got (None|1|99)"):
         load_network(path)
 
 
