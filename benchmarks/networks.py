@@ -177,6 +177,7 @@ def flies(arguments):
     }  # fmt: skip
     training, testing = chosen[arguments.split]
     network, seconds = trained(labels.take(training), arguments, arguments.seed)
+    save_network(arguments.work / "network.safetensors", network)
     test = labels.take(np.flatnonzero(testing)[: arguments.frames])
     truth = Poses(test.points, frame=test.frame, skeleton=test.skeleton)
     poses = predicted(((int(test.frame[row]), image) for row, image in test.images()), network, 2)

@@ -1,9 +1,10 @@
 """Which keypoint candidates of a frame belong to the same individual? The part affinity graph, divided frame by frame.
 
 Every limb says with a score in 0..1 how well it joins two candidates; minus `bias` that is evidence for or against one
-individual, also where a limb that should be there is not. Individuals, which have at most one candidate of a kind, are
-sought so that the evidence inside them is greatest: fragments grow along the best supported limbs as long as all limbs
-between two of them together speak for it, then they split and exchange parts where the evidence gains.
+individual, also where a limb that should be there is not; it counts as much as its ends do (the geometric mean of their
+scores). Individuals, which have at most one candidate of a kind, are sought so that the evidence inside them is
+greatest: fragments grow along the best supported limbs as long as all limbs between two of them together speak for it,
+then they split and exchange parts where the evidence gains.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class AssemblyOptions:
 
 
 def assemble(candidates: Candidates, skeleton: Skeleton | None = None, options: AssemblyOptions | None = None) -> Poses:
-    """The individuals of every frame, 2D poses in px without ids: slots by falling total of keypoint and limb scores.
+    """The individuals of every frame, 2D poses in px without ids: slots by falling total of scores and evidence.
 
     candidates: of one view; frames do not depend on each other. skeleton: of the result, whose keypoints must be among
     the candidates', in any order; default theirs. Score and the extra `covariance` are the candidates'. There are as
@@ -71,14 +72,15 @@ def assemble(candidates: Candidates, skeleton: Skeleton | None = None, options: 
         usable &= _best(frame, candidates.keypoint, score)
     limb_frame = np.repeat(np.arange(len(candidates.frame)), np.diff(candidates.limb_start))
     speaking = np.flatnonzero(candidates.limb_score > options.bias)
-    key = limb_frame[speaking] - 0.5 * np.minimum(candidates.limb_score[speaking], 1.0)
-    speaking = speaking[np.argsort(key, kind="stable")]  # the best of each frame first
     ends = np.column_stack((candidates.a, candidates.b)).astype(np.int64)
+    weight = np.sqrt(np.maximum(score, 0.0))
+    evidence = (candidates.limb_score - options.bias) * weight[ends].prod(axis=1)
+    speaking = speaking[np.lexsort((-evidence[speaking], limb_frame[speaking]))]  # the best of each frame first
     slot = np.full(len(score), -1)
     _assemble(
         np.asarray(candidates.frame_start, dtype=np.int64), np.asarray(candidates.keypoint, dtype=np.int64),
         np.asarray(candidates.xy, dtype=np.float64), np.where(usable, score, -1.0),
-        np.asarray(candidates.limb_start, dtype=np.int64), ends, np.asarray(candidates.limb_score, dtype=np.float64),
+        np.asarray(candidates.limb_start, dtype=np.int64), ends, evidence, weight,
         np.searchsorted(limb_frame[speaking], np.arange(len(candidates.frame) + 1)), ends[speaking],
         _neighbours(candidates.limbs, kinds),
         options.individuals or 0, int(np.ceil(options.min_share * kinds - 1e-9)), options.bias, slot,
@@ -129,33 +131,34 @@ def _checked_frames(candidates: Candidates) -> Ints:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _assemble(
-    frame_start: Ints, keypoint: Ints, xy: Floats, score: Floats, limb_start: Ints, ends: Ints, limb_score: Floats,
-    speaking_start: Ints, speaking: Ints, near: Ints, individuals: int, least: int, bias: float, slot: Ints,
+    frame_start: Ints, keypoint: Ints, xy: Floats, score: Floats, limb_start: Ints, ends: Ints, evidence: Floats,
+    weight: Floats, speaking_start: Ints, speaking: Ints, near: Ints, individuals: int, least: int, bias: float,
+    slot: Ints,
 ) -> None:  # fmt: skip
     """Write the slot of each candidate that belongs to an individual of its frame. ends (m, 2): what the limbs join;
-    speaking: the same of those above the bias, by falling score within a frame; near (kinds, most): the kinds that
-    limbs join to each."""
+    speaking: the same of those that speak for it, by falling evidence within a frame; weight (n,): what the evidence of
+    two candidates is multiplied with; near (kinds, most): the kinds that limbs join to each."""
     most = 0
     for f in range(len(frame_start) - 1):
         most = max(most, frame_start[f + 1] - frame_start[f])
-    pair = np.zeros((most, most), np.float32)
+    pair = np.empty((most, most), np.float32)
     member = np.empty((most + 1, len(near)), np.int64)
     for f in range(len(frame_start) - 1):
         begin, end, first, last = frame_start[f], frame_start[f + 1], limb_start[f], limb_start[f + 1]
+        for a in range(end - begin):
+            for b in range(end - begin):
+                pair[a, b] = -bias * weight[begin + a] * weight[begin + b]
         for i in range(first, last):
             a, b = ends[i, 0] - begin, ends[i, 1] - begin
-            pair[a, b] = pair[b, a] = max(pair[a, b], limb_score[i])
+            pair[a, b] = pair[b, a] = max(pair[a, b], evidence[i])
         kind, value = keypoint[begin:end], score[begin:end]
         joined = speaking[speaking_start[f] : speaking_start[f + 1]] - begin
-        home = _divide(kind, value, joined, pair, near, member, bias)
+        home = _divide(kind, value, joined, pair, near, member)
         _number(kind, value, xy[begin:end], home, pair, near, member, individuals, least, slot[begin:end])
-        for i in range(first, last):
-            a, b = ends[i, 0] - begin, ends[i, 1] - begin
-            pair[a, b] = pair[b, a] = 0.0
 
 
 @njit(cache=True, error_model="numpy")
-def _divide(kind: Ints, value: Floats, ends: Ints, pair: Floats, near: Ints, member: Ints, bias: float) -> Ints:
+def _divide(kind: Ints, value: Floats, ends: Ints, pair: Floats, near: Ints, member: Ints) -> Ints:
     """The fragment of each candidate (n,), -1 = not looked at; member (fragments + 1, kinds) is filled, -1 = none, the
     last row stays empty. ends (m, 2): what limbs join that speak for one individual."""
     n = len(kind)
@@ -173,11 +176,11 @@ def _divide(kind: Ints, value: Floats, ends: Ints, pair: Floats, near: Ints, mem
         for row in range(len(ends)):
             first, second = home[ends[row, 0]], home[ends[row, 1]]
             apart = first >= 0 and second >= 0 and first != second
-            if apart and _join(first, second, home, pair, near, member, bias):
+            if apart and _join(first, second, home, pair, near, member):
                 touched[first] = clock
         for fragment in range(n):
             tried[fragment] = -1
-            if touched[fragment] == clock and _exchange(fragment, n, home, pair, near, member, tie, bias):
+            if touched[fragment] == clock and _exchange(fragment, n, home, pair, near, member, tie):
                 touched[fragment], changed = clock + 1, True
         for row in range(len(ends)):
             first, second = home[ends[row, 0]], home[ends[row, 1]]
@@ -186,7 +189,7 @@ def _divide(kind: Ints, value: Floats, ends: Ints, pair: Floats, near: Ints, mem
             if tried[first] == second or tried[second] == first:
                 continue
             tried[first] = second
-            if _exchange(first, second, home, pair, near, member, tie, bias):
+            if _exchange(first, second, home, pair, near, member, tie):
                 touched[first], touched[second] = clock + 1, clock + 1
                 tried[first], changed = -1, True
         if not changed:
@@ -195,7 +198,7 @@ def _divide(kind: Ints, value: Floats, ends: Ints, pair: Floats, near: Ints, mem
 
 
 @njit(cache=True, error_model="numpy")
-def _join(first: int, second: int, home: Ints, pair: Floats, near: Ints, member: Ints, bias: float) -> bool:
+def _join(first: int, second: int, home: Ints, pair: Floats, near: Ints, member: Ints) -> bool:
     """Put two fragments together if they have no kind in common and the limbs between them speak for it."""
     for k in range(member.shape[1]):
         if member[first, k] >= 0 and member[second, k] >= 0:
@@ -203,7 +206,7 @@ def _join(first: int, second: int, home: Ints, pair: Floats, near: Ints, member:
     evidence = 0.0
     for k in range(member.shape[1]):
         if member[first, k] >= 0:
-            evidence += _bond(member[first, k], k, second, pair, near, member, bias)
+            evidence += _bond(member[first, k], k, second, pair, near, member)
     if evidence <= 0.0:
         return False
     for k in range(member.shape[1]):
@@ -215,15 +218,13 @@ def _join(first: int, second: int, home: Ints, pair: Floats, near: Ints, member:
 
 
 @njit(cache=True, error_model="numpy")
-def _exchange(
-    one: int, other: int, home: Ints, pair: Floats, near: Ints, member: Ints, tie: Floats, bias: float
-) -> bool:
+def _exchange(one: int, other: int, home: Ints, pair: Floats, near: Ints, member: Ints, tie: Floats) -> bool:
     """Exchange those kinds between two fragments by which the evidence within them gains, if there are any.
 
     As Kernighan and Lin (1970) do it: one kind after another, the best one first, and back to where the sum of gains
     was greatest. To exchange with nothing is to split.
     """
-    if not _ties(one, other, pair, near, member, tie, bias):
+    if not _ties(one, other, pair, near, member, tie):
         return False
     kinds = member.shape[1]
     gain, free, turn = np.zeros(kinds), np.zeros(kinds, np.bool_), np.empty(kinds, np.int64)
@@ -254,7 +255,7 @@ def _exchange(
 
 
 @njit(cache=True, error_model="numpy")
-def _ties(one: int, other: int, pair: Floats, near: Ints, member: Ints, tie: Floats, bias: float) -> bool:
+def _ties(one: int, other: int, pair: Floats, near: Ints, member: Ints, tie: Floats) -> bool:
     """Write to tie (kinds, most), of each kind and its neighbours, by how much the limbs between them speak for those
     within the two fragments against those across; whether any speak for an exchange."""
     any_across = False
@@ -265,13 +266,13 @@ def _ties(one: int, other: int, pair: Floats, near: Ints, member: Ints, tie: Flo
             if q >= 0:
                 u, v = member[one, q], member[other, q]
                 if i >= 0 and u >= 0:
-                    evidence += pair[i, u] - bias
+                    evidence += pair[i, u]
                 if j >= 0 and v >= 0:
-                    evidence += pair[j, v] - bias
+                    evidence += pair[j, v]
                 if i >= 0 and v >= 0:
-                    evidence -= pair[i, v] - bias
+                    evidence -= pair[i, v]
                 if j >= 0 and u >= 0:
-                    evidence -= pair[j, u] - bias
+                    evidence -= pair[j, u]
             tie[k, column] = evidence
             any_across |= evidence < 0.0
     return any_across
@@ -298,7 +299,7 @@ def _settle(one: int, other: int, home: Ints, member: Ints) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def _bond(i: int, k: int, fragment: int, pair: Floats, near: Ints, member: Ints, bias: float) -> float:
+def _bond(i: int, k: int, fragment: int, pair: Floats, near: Ints, member: Ints) -> float:
     """Evidence of the limbs between a candidate of kind k and the other kinds of a fragment."""
     evidence = 0.0
     for column in range(near.shape[1]):
@@ -306,7 +307,7 @@ def _bond(i: int, k: int, fragment: int, pair: Floats, near: Ints, member: Ints,
             break
         other = member[fragment, near[k, column]]
         if other >= 0:
-            evidence += pair[i, other] - bias
+            evidence += pair[i, other]
     return evidence
 
 
@@ -320,7 +321,7 @@ def _number(
     total, size = np.zeros(n), np.zeros(n, np.int64)
     for i in range(n):
         if home[i] >= 0:
-            total[home[i]] += value[i] + 0.5 * _bond(i, kind[i], home[i], pair, near, member, 0.0)
+            total[home[i]] += value[i] + 0.5 * _bond(i, kind[i], home[i], pair, near, member)
             size[home[i]] += 1
     kept, count, reach = np.empty(n, np.int64), 0, 0.0
     for _ in range(n):

@@ -8,6 +8,7 @@ The head adds the features of strides 32, 16, 8 and 4 from coarse to fine (Xiao 
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import partial
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from calibration.errors import InputError, nearest_name
 
-__all__ = ["BACKBONES", "PoseNet", "build_model", "load_imagenet"]
+__all__ = ["BACKBONES", "PoseNet", "build_model", "fold_norms", "load_imagenet"]
 
 # (expansion, channels, repeats, stride, kernel) of each stage
 _LITE0 = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
@@ -101,6 +103,18 @@ def load_imagenet(model: PoseNet) -> None:
     model.backbone.load_state_dict(values)
 
 
+def fold_norms(model: PoseNet) -> PoseNet:
+    """A copy for prediction alone whose convolutions do the work of the batch norms behind them: the same maps but for
+    rounding, sooner. A backbone of timm stays as it is."""
+    folded = copy.deepcopy(model)
+    for layer in folded.modules():
+        if isinstance(layer, _ConvNorm):
+            layer.conv, layer.norm = fuse_conv_bn_eval(layer.conv, layer.norm), nn.Identity()  # type: ignore[arg-type]
+        elif isinstance(layer, _Separable):
+            layer.mix, layer.norm = fuse_conv_bn_eval(layer.mix, layer.norm), nn.Identity()  # type: ignore[arg-type]
+    return folded
+
+
 class _Residuals(nn.Module):
     """Stem and inverted residuals; gives the features of strides 4, 8, 16, 32."""
 
@@ -120,7 +134,7 @@ class _Residuals(nn.Module):
         self.channels = tuple(_rounded(stages[i][1] * width) for i in _TAPS)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = functional.relu6(self.stem(x))
+        x = functional.relu6(self.stem(x), inplace=True)
         found = []
         for i, stage in enumerate(self.stages):
             x = stage(x)
@@ -141,9 +155,9 @@ class _Inverted(nn.Module):
         self.residual = stride == 1 and n == out
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else functional.relu6(self.expand(x))
-        y = self.project(functional.relu6(self.filter(y)))
-        return x + y if self.residual else y
+        y = x if self.expand is None else functional.relu6(self.expand(x), inplace=True)
+        y = self.project(functional.relu6(self.filter(y), inplace=True))
+        return y.add_(x) if self.residual else y
 
 
 class _ConvNorm(nn.Module):
@@ -153,7 +167,9 @@ class _ConvNorm(nn.Module):
         super().__init__()
         self.pad = (kernel // 2 - 1, kernel // 2) * 2 if same and stride == 2 else None
         self.conv = nn.Conv2d(n, out, kernel, stride, 0 if self.pad else kernel // 2, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(out, eps=_TF_EPSILON, momentum=_TF_MOMENTUM) if same else nn.BatchNorm2d(out)
+        self.norm: nn.Module = (
+            nn.BatchNorm2d(out, eps=_TF_EPSILON, momentum=_TF_MOMENTUM) if same else nn.BatchNorm2d(out)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(functional.pad(x, self.pad) if self.pad else x))
@@ -166,10 +182,10 @@ class _Separable(nn.Module):
         super().__init__()
         self.filter = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
         self.mix = nn.Conv2d(channels, channels, 1, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm: nn.Module = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(self.norm(self.mix(self.filter(x))))
+        return functional.relu(self.norm(self.mix(self.filter(x))), inplace=True)
 
 
 class _Timm(nn.Module):

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from calibration.errors import InputError
 from pose3d.nn.coords import image_from_cells, input_from_image
 from pose3d.nn.memory import is_no_memory
+from pose3d.nn.model import fold_norms
 from pose3d.nn.network import Network
 from pose3d.nn.options import PredictOptions
 from pose3d.nn.peaks import find_peaks, score_limbs
@@ -58,7 +59,7 @@ class Predictor:
         self.network, self.options = network, options or PredictOptions()
         self.device = _device(self.options.device)
         on_cpu = self.device.type == "cpu"
-        self.module = network.module.to(self.device)
+        self.module = fold_norms(network.module).to(self.device)
         self.batch = self.options.batch or (CPU_BATCH if on_cpu else GPU_BATCH)
         self.workers = min(torch.get_num_threads(), MOST_WORKERS) if on_cpu else GPU_WORKERS
 

@@ -41,7 +41,7 @@ from pose3d.stages.training import NETWORK
 
 __all__ = ["assemble_views", "find_networks", "predict_videos"]
 
-PREDICT_VERSION, ASSEMBLE_VERSION = 2, 2
+PREDICT_VERSION, ASSEMBLE_VERSION = 3, 3
 
 
 def find_networks(model: Path, cameras: Iterable[str]) -> dict[str, Path]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -89,12 +90,12 @@ def groups_of(candidates: Candidates, animal: Array) -> set[frozenset[tuple[floa
 
 
 def evidence(frame: Frame, home: Array) -> float:
-    """Sum over limbs within individuals of score - bias, also of those that are not there."""
-    keypoint, _, _, ends, scores = frame
+    """Sum over limbs within individuals of (score - bias) x mean score of its ends, also of those not there."""
+    keypoint, _, value, ends, scores = frame
     pair = {frozenset((int(i), int(j))): s for (i, j), s in zip(ends, scores, strict=True)}
     linked = {frozenset(limb) for limb in LIMBS}
     return sum(
-        pair.get(frozenset((i, j)), 0.0) - BIAS
+        (pair.get(frozenset((i, j)), 0.0) - BIAS) * math.sqrt(value[i] * value[j])
         for i in range(len(home))
         for j in range(i)
         if home[i] == home[j] and frozenset((int(keypoint[i]), int(keypoint[j]))) in linked
@@ -189,6 +190,14 @@ def test_halves_are_exchanged_where_the_other_limbs_say_so() -> None:
     )
 
 
+def test_a_faint_candidate_does_not_push_out_a_clear_one() -> None:
+    """Of two noses the one that is hardly there has the better limb, but 0.9 * (0.6 - 0.3) > 0.3 * (0.8 - 0.3)."""
+    keypoint, xy = np.array([0, 0, 1]), np.array([[0, 0], [0, 9], [10, 0]])
+    frame = keypoint, xy, np.array([0.1, 0.9, 0.9]), np.array([[0, 2], [1, 2]]), np.array([0.8, 0.6])
+    home = home_of(frame, assemble(candidates_of(frame), options=EVERYTHING))
+    assert home[1] == home[2] != home[0]
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([None, 1, 2, 5]))
 def test_whatever_comes_in(seed: int, individuals: int | None) -> None:
@@ -228,7 +237,8 @@ def test_slots_go_by_falling_total(rng: np.random.Generator) -> None:
     poses = assemble(candidates_of(frame), options=EVERYTHING)
     home = home_of(frame, poses)
     within = home[frame[3][:, 0]] == home[frame[3][:, 1]]
-    totals = np.bincount(home, frame[2]) + np.bincount(home[frame[3][within, 0]], frame[4][within], home.max() + 1)
+    limbs = ((frame[4] - BIAS) * np.sqrt(frame[2][frame[3]].prod(axis=1)))[within]
+    totals = np.bincount(home, frame[2]) + np.bincount(home[frame[3][within, 0]], limbs, home.max() + 1)
     assert (np.diff(totals) < 0).all()
 
 

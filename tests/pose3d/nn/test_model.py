@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from calibration.errors import InputError
 from pose3d.nn import model as module
-from pose3d.nn.model import build_model, load_imagenet
+from pose3d.nn.model import build_model, fold_norms, load_imagenet
 from pose3d.nn.network import load_network
 
 
@@ -122,6 +122,26 @@ def test_maps_follow_the_image() -> None:
         here, there = network.maps(image), network.maps(image.roll(32, 3))
     for a, b in zip(here, there, strict=True):
         torch.testing.assert_close(a.roll(8, -1)[..., 40:80, 40:80], b[..., 40:80, 40:80], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "mobilenet_v2"])
+@torch.inference_mode()
+def test_folding_the_norms_changes_nothing_but_the_work(backbone: str) -> None:
+    model = build_model(backbone, 0.5, 16, 3, 2, seeded()).double().eval()
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            for values in (layer.weight, layer.running_var):
+                torch.nn.init.uniform_(values, 0.5, 2.0, generator=seeded())  # type: ignore[arg-type]
+            for values in (layer.bias, layer.running_mean):
+                torch.nn.init.normal_(values, generator=seeded())  # type: ignore[arg-type]
+    folded = fold_norms(model)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
+    x = torch.randn((1, 3, 64, 96), generator=seeded(), dtype=torch.float64)
+    before = model(x)
+    for wanted, got in zip(before, folded(x), strict=True):
+        torch.testing.assert_close(got, wanted)
+    for wanted, got in zip(before, model(x), strict=True):  # the model itself stays as it was
+        assert torch.equal(got, wanted)
 
 
 def test_the_same_generator_gives_the_same_weights() -> None:

@@ -144,11 +144,10 @@ class Greedy(torch.nn.Module):
 )
 def test_a_smaller_batch_where_memory_does_not_suffice(untrained: Network, error: Exception) -> None:
     options = PredictOptions(batch=8, threshold=0.01)
-    greedy = Greedy(untrained.module, 2, error)
-    predictor = Predictor(replace(untrained, module=greedy), options)
+    predictor = Predictor(replace(untrained, module=Greedy(untrained.module, 2, error)), options)
     found = next(predictor.windows(noise(20), 20))
     assert predictor.batch == 2
-    assert max(greedy.sizes[-5:]) <= 2
+    assert max(predictor.module.sizes[-5:]) <= 2  # type: ignore[union-attr, arg-type]
     assert_same(found, predict_candidates(noise(20), untrained, options))
     with pytest.raises(InputError, match=r"memory does not suffice for a single image, 64 x 64 px in the network's"):
         predict_candidates(noise(2), replace(untrained, module=Greedy(untrained.module, 0, error)), options)
