@@ -50,7 +50,7 @@ class DetectionOptions:
 
     def __post_init__(self) -> None:
         if self.step < 1:
-            raise InputError(f"detect.step: expected 1 or more, got {self.step}")
+            raise InputError(f"step: expected 1 or more, got {self.step}")
 
 
 def detect_boards(

@@ -47,10 +47,10 @@ class AssemblyOptions:
 
     def __post_init__(self) -> None:
         if self.individuals is not None and self.individuals < 1:
-            raise InputError(f"assembly.individuals: expected at least 1 or none, got {self.individuals}")
+            raise InputError(f"individuals: expected at least 1 or none, got {self.individuals}")
         for name in ("min_score", "min_share", "bias"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise InputError(f"assembly.{name}: expected 0 to 1, got {getattr(self, name)}")
+                raise InputError(f"{name}: expected 0 to 1, got {getattr(self, name)}")
 
 
 def assemble(candidates: Candidates, skeleton: Skeleton | None = None, options: AssemblyOptions | None = None) -> Poses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from importlib import import_module
@@ -35,7 +36,7 @@ OPTION_TABLES: dict[str, tuple[str, str]] = {
 }
 """Table of the TOML -> the options dataclass of the stage that it tunes; its fields are the table's keys."""
 
-_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+_STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
 
 
 class _Session(BaseModel):
@@ -218,7 +219,7 @@ def _listed(where: str, mistakes: list[str]) -> str:
 def _model(model: type[BaseModel], table: Any, where: str, mistakes: list[str]) -> Any:
     """The table as a model; None with the mistakes noted where it does not fit."""
     try:
-        return model.model_validate(table)
+        return model.model_validate_json(json.dumps(table, default=str))
     except ValidationError as error:
         mistakes += [_mistake(model, dict(detail), where) for detail in error.errors()]
         return None
@@ -254,7 +255,7 @@ def _options(cls: type[Any], table: Any, where: str, mistakes: list[str]) -> Any
     try:
         return cls(**{name: getattr(told, name) for name in told.model_fields_set}, **inner)
     except InputError as error:
-        mistakes.append(f"{where}: {error}")
+        mistakes.append(f"{where}.{error}")
         return None
 
 

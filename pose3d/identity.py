@@ -93,7 +93,7 @@ class IdentityOptions:
 
     def __post_init__(self) -> None:
         if self.individuals is not None and self.individuals < 1:
-            raise InputError(f"identity: individuals: expected at least 1, got {self.individuals}")
+            raise InputError(f"individuals: expected at least 1, got {self.individuals}")
 
 
 def identify(

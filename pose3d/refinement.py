@@ -58,7 +58,7 @@ class RefineOptions:
 
     def __post_init__(self) -> None:
         if self.max_sd is not None and not self.max_sd > 0:
-            raise InputError(f"refine.max_sd: expected a distance above 0, or none, got {self.max_sd}")
+            raise InputError(f"max_sd: expected a distance above 0, or none, got {self.max_sd}")
 
 
 def refine(

@@ -17,7 +17,6 @@ __all__ = ["MISSING_IMAGES", "load_labels"]
 
 MISSING_IMAGES = ("error", "skip")
 """What `load_labels` does about labels whose image file is not there."""
-_LISTED = 10
 
 
 def load_labels(
@@ -72,9 +71,8 @@ def _with_images(path: Path, labels: Labels, missing: str) -> Labels:
     if kept.all() or (missing == "skip" and kept.any()):
         return labels.take(kept)
     absent = [str(file) for file, exists in there.items() if not exists]
-    more = f" and {len(absent) - _LISTED} more" if len(absent) > _LISTED else ""
     raise InputError(
-        f"{path}: {np.count_nonzero(~kept)} of {len(kept)} labelled frames have no image; expected "
-        f"{', '.join(absent[:_LISTED])}{more}, found none; put them there, name the video (video), or leave these "
-        'frames out (missing = "skip")'
+        f"{path}: {np.count_nonzero(~kept)} of {len(kept)} labelled frames have no image; put them there, name the "
+        'video (video), or leave these frames out (missing = "skip"). Expected, but not found:\n  '
+        + "\n  ".join(absent)
     )

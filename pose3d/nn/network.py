@@ -104,7 +104,8 @@ def load_network(path: Path) -> Network:
         _check(spec, sigma, doubt)
         module = make_module(spec)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{spec_path(path)}: does not describe a network ({error!r}); copy it again") from None
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise InputError(f"{spec_path(path)}: does not describe a network ({reason}); copy it again") from None
     try:
         module.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     except (SafetensorError, OSError) as error:

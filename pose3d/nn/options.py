@@ -56,7 +56,7 @@ class TrainOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "crop", "evaluate_every", "patience", "channels"):
+        for name in ("steps", "batch", "evaluate_every", "patience", "channels"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("width", "animal_px", "scale", "learning_rate"):

@@ -79,7 +79,10 @@ def _train(
         from pose3d.nn.network import save_network
         from pose3d.nn.train import train_network
 
-        network = train_network(labels, plan.unfinished, options, progress=progress)
+        try:
+            network = train_network(labels, plan.unfinished, options, progress=progress)
+        except InputError as error:
+            raise InputError(f"{session.file}: {error}") from None
         save_network(path, network)
         cameras = Counter(camera or "unknown" for camera in labels.camera)
         numbers = {key: value for key, value in network.metrics.items() if not isinstance(value, list)}

@@ -86,7 +86,7 @@ def test_steps_and_order_of_cameras(two: dict[str, Path]) -> None:
     turned = detect_boards(dict(reversed(two.items())), BOARD)
     assert turned.view_names == ("right", "left")
     np.testing.assert_array_equal(turned.corners, whole.corners[::-1])
-    with pytest.raises(InputError, match=r"detect\.step: expected 1 or more, got 0"):
+    with pytest.raises(InputError, match=r"^step: expected 1 or more, got 0"):
         DetectionOptions(step=0)
     with pytest.raises(InputError, match="at least one camera"):
         detect_boards({}, BOARD)

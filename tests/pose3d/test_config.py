@@ -135,7 +135,7 @@ def test_data_and_output_can_be_elsewhere(tmp_path: Path) -> None:
         ("[labels]\nfiles = 'a'\nmissing = 'ignore'", "labels.missing: input should be 'error' or 'skip', got"),
         ("[label]\nfiles = 'a'", "label: unknown table; did you mean 'labels'?"),
         ("[train]\nstep = 3", "train.step: unknown key; did you mean 'steps'?"),
-        ("[predict]\nbatch = 0", "predict: batch: expected at least 1 image, got 0"),
+        ("[predict]\nbatch = 0", "predict.batch: expected at least 1 image, got 0"),
         ("[predict]\ndevice = 'gpu'", "predict.device: input should be 'auto', 'cpu' or 'cuda', got 'gpu'"),
         ("[session", "expected TOML, got: "),
     ],
@@ -192,8 +192,10 @@ def test_options_come_from_the_stages_own_dataclasses() -> None:
     assert told == Outer(("a",), Inner(4.0), 1.0)
     for table, message in (
         ({"inner": {"gate": 4}}, "options: stage.inner.gate: unknown key; did you mean 'gate_px'?"),
-        ({"noise": -1}, "options: stage: noise: expected more than 0, got -1.0"),
+        ({"noise": -1}, "options: stage.noise: expected more than 0, got -1.0"),
         ({"inner": {"gate_px": "x"}}, "options: stage.inner.gate_px: input should be a valid number"),
+        ({"noise": "1"}, "options: stage.noise: input should be a valid number, got '1'"),
+        ({"noise": True}, "options: stage.noise: input should be a valid number, got True"),
     ):
         with pytest.raises(InputError) as caught:
             options_from(Outer, table, "stage")

@@ -158,7 +158,7 @@ def test_what_is_not_sure_enough_is_not_delivered(session):
     np.testing.assert_array_equal(strict.points[~strict.missing], refined.points[~strict.missing])
     np.testing.assert_array_equal(strict.extras["status"] == ABSENT, strict.missing)
     assert np.isnan(strict.extras["covariance"][strict.missing]).all()
-    with pytest.raises(InputError, match=r"refine.max_sd: expected a distance above 0, or none, got 0"):
+    with pytest.raises(InputError, match=r"^max_sd: expected a distance above 0, or none, got 0"):
         RefineOptions(max_sd=0)
 
 

@@ -79,10 +79,9 @@ def test_an_embedded_image_is_grey_as_its_flies(real_data: Path) -> None:
 
 
 def test_half_of_the_openfields_images_are_missing(real_data: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"58 of 116 labelled frames have no image; expected .*img0001\.png, .*48 more"
-    ):
+    with pytest.raises(InputError, match=r"58 of 116 labelled frames have no image") as told:
         load_labels(real_data / OPENFIELD)
+    assert str(told.value).count(".png") == 58
     labels = load_labels(real_data / OPENFIELD, missing="skip")
     np.testing.assert_array_equal(labels.frame, range(0, 116, 2))
     assert labels.skeleton.keypoints == ("snout", "leftear", "rightear", "tailbase")

@@ -150,9 +150,9 @@ def test_the_only_video_may_be_another_file(tmp_path: Path) -> None:
     path = write_slp(tmp_path / "a.slp", [{"filename": "gone.mp4"}], [(0, 2, USER, 10.0)])
     renamed = write_video(tmp_path / "elsewhere/renamed.mkv", 3)
     assert_pictures(load_labels(path, video=renamed), [2])
-    with pytest.raises(InputError, match=r"1 of 1 labelled frames have no image; expected .*gone\.mp4, found none"):
+    with pytest.raises(InputError, match=r"(?s)1 of 1 labelled frames have no image; .*not found:\n  .*gone\.mp4$"):
         load_labels(path)
-    with pytest.raises(InputError, match=r"expected absent\.mp4, found none"):
+    with pytest.raises(InputError, match=r"not found:\n  absent\.mp4$"):
         load_labels(path, video="absent.mp4")
 
 
@@ -185,7 +185,7 @@ def test_packages_hold_their_images(tmp_path: Path) -> None:
     write_slp(tmp_path / "b.pkg.slp", backends, [(15, 40, USER, 1.0), (15, 2, USER, 2.0)])
     with h5py.File(tmp_path / "b.pkg.slp", "a") as file, h5py.File(path) as other:
         other.copy("video15", file)
-    with pytest.raises(InputError, match=r"1 of 2 labelled frames have no image; expected .*top\.mkv"):
+    with pytest.raises(InputError, match=r"(?s)1 of 2 labelled frames have no image; .*top\.mkv"):
         load_labels(tmp_path / "b.pkg.slp")
     write_video(tmp_path / "top.mkv", 3)  # frame 2 is not in the package, but in the video
     assert_pictures(load_labels(tmp_path / "b.pkg.slp"), [2, 40])
@@ -269,7 +269,7 @@ def test_images_that_are_missing_are_named(tmp_path: Path) -> None:
     gone = project / "labeled-data/m2/img010.png"
     gone.unlink()
     with pytest.raises(
-        InputError, match=rf"project: 1 of 6 labelled frames have no image; expected {gone}, found none"
+        InputError, match=rf"(?s)project: 1 of 6 labelled frames have no image; .*not found:\n  {gone}$"
     ):
         load_labels(project)
     assert_pictures(load_labels(project, missing="skip"), [1, 2, 0, 102, 100])
@@ -278,9 +278,10 @@ def test_images_that_are_missing_are_named(tmp_path: Path) -> None:
     table("m1", [f"img{n}.png" for n in range(31, 43)]).to_csv(project / "labeled-data/m1/CollectedData_me.csv")
     (project / "labeled-data/m1/CollectedData_me.h5").unlink()
     with pytest.raises(
-        InputError, match=r"13 of 15 labelled frames have no image; .*img40\.png and 3 more, found none"
-    ):
+        InputError, match=r"(?s)13 of 15 labelled frames have no image; .*img31\.png.*img42\.png"
+    ) as told:
         load_labels(project)
+    assert len(str(told.value).splitlines()) == 14
     with pytest.raises(InputError, match=r"12 of 12 labelled frames have no image"):
         load_labels(project, video="m1", missing="skip")
 
