@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,9 +11,13 @@ from numpy.typing import NDArray
 
 from calibration.errors import InputError, nearest_name
 
-__all__ = ["Skeleton"]
+__all__ = ["Skeleton", "symmetry_by_name"]
 
 Pairs = tuple[tuple[int, int], ...]
+
+_LEFT = re.compile(r"[Ll]eft|LEFT|L|(?<![A-Za-z])l(?![A-Za-z])")
+"""What may stand for the left side in a name; a lone l only where no letter is beside it."""
+_RIGHT = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "L": "R", "l": "r"}
 
 
 @dataclass(frozen=True)
@@ -79,3 +84,16 @@ class Skeleton:
         for left, right in self.symmetry:
             order[left], order[right] = right, left
         return order
+
+
+def symmetry_by_name(keypoints: tuple[str, ...]) -> Pairs:
+    """(left, right) indices of keypoints whose names differ in nothing but the side: wingL and wingR, left_ear and
+    right_ear, l-paw and r-paw. Names of which several could be the other's partner are left out."""
+    found: dict[tuple[int, int], None] = {}
+    for a, name in enumerate(keypoints):
+        for side in _LEFT.finditer(name):
+            other = name[: side.start()] + _RIGHT[side[0]] + name[side.end() :]
+            if other in keypoints:
+                found[a, keypoints.index(other)] = None
+    used = [index for pair in found for index in pair]
+    return tuple(pair for pair in found if all(used.count(index) == 1 for index in pair))

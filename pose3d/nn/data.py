@@ -65,14 +65,16 @@ def suitable_scale(points: NDArray[np.float64], animal_px: float) -> float:
     return float(np.clip(step, *SCALES))
 
 
-def load_pictures(labels: Labels, scale: float, progress: Callable[[int], None] | None = None) -> Pictures:
-    """All labelled frames at the network's scale, in memory."""
+def load_pictures(
+    labels: Labels, scale: float, mirrored: NDArray[np.intp], progress: Callable[[int], None] | None = None
+) -> Pictures:
+    """All labelled frames at the network's scale, in memory. mirrored: see Pictures."""
     images: list[NDArray[np.uint8]] = [np.zeros((0, 0, 3), np.uint8)] * len(labels)
     for done, (row, image) in enumerate(labels.images()):
         images[row] = input_from_image(image, scale)
         if progress:
             progress(done + 1)
-    return Pictures(tuple(images), rescaled(labels.points, scale), labels.skeleton.flip_order())
+    return Pictures(tuple(images), rescaled(labels.points, scale), mirrored)
 
 
 def draw_batch(

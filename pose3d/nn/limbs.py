@@ -1,4 +1,5 @@
-"""Which pairs of keypoints get a part affinity field? More than a tree: a missing joint must not cut an animal."""
+"""Which pairs of keypoints get a part affinity field, and how long are they? More than a tree: a missing joint must not
+cut an animal."""
 
 from __future__ import annotations
 
@@ -8,9 +9,11 @@ from numpy.typing import NDArray
 
 from pose3d.skeleton import Skeleton
 
-__all__ = ["choose_limbs"]
+__all__ = ["choose_limbs", "limb_lengths"]
 
 NEIGHBOURS = 2
+_SD = 1.4826
+"""SD of a Gaussian, in median absolute deviations."""
 
 
 def choose_limbs(points: NDArray[np.float64], skeleton: Skeleton) -> tuple[tuple[int, int], ...]:
@@ -34,3 +37,18 @@ def choose_limbs(points: NDArray[np.float64], skeleton: Skeleton) -> tuple[tuple
         near = [b for b in np.argsort(apart[a], kind="stable")[:NEIGHBOURS] if np.isfinite(apart[a, b])]
         pairs |= {(min(a, int(b)), max(a, int(b))) for b in near}
     return tuple(sorted((int(a), int(b)) for a, b in pairs))
+
+
+def limb_lengths(points: NDArray[np.float64], limbs: tuple[tuple[int, int], ...]) -> NDArray[np.float64]:
+    """(L, 2) median length of each limb in the labels, px, and the robust SD of its logarithm; NaN if never labelled.
+
+    points: as for `choose_limbs`.
+    """
+    known = np.full((len(limbs), 2), np.nan)
+    for row, (a, b) in enumerate(limbs):
+        lengths = np.linalg.norm(points[:, :, a] - points[:, :, b], axis=-1)
+        lengths = np.log(lengths[lengths > 0])
+        if len(lengths):
+            middle = np.median(lengths)
+            known[row] = np.exp(middle), _SD * np.median(np.abs(lengths - middle))
+    return known

@@ -112,7 +112,7 @@ def fold_norms(model: PoseNet) -> PoseNet:
             layer.conv, layer.norm = fuse_conv_bn_eval(layer.conv, layer.norm), nn.Identity()  # type: ignore[arg-type]
         elif isinstance(layer, _Separable):
             layer.mix, layer.norm = fuse_conv_bn_eval(layer.mix, layer.norm), nn.Identity()  # type: ignore[arg-type]
-    return folded
+    return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class _Residuals(nn.Module):

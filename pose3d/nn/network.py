@@ -50,8 +50,9 @@ class NetworkSpec:
 @dataclass(frozen=True, eq=False)
 class Network:
     """A trained network. module: in eval mode. sigma_px: (keypoints,) SD per axis of its held-out error at score 1,
-    image px, NaN where nothing was held out; doubt: at score s it is exp(doubt (1 - s)) times that. metrics: what its
-    training measured, ready for JSON.
+    image px, NaN where nothing was held out; doubt: at score s it is exp(doubt (1 - s)) times that. limb_px: (limbs, 2)
+    see `limb_lengths`, NaN where nothing was labelled, None where nothing is known. metrics: what its training
+    measured, ready for JSON.
     """
 
     spec: NetworkSpec
@@ -59,6 +60,7 @@ class Network:
     sigma_px: NDArray[np.float64]
     doubt: float = 0.0
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    limb_px: NDArray[np.float64] | None = None
 
 
 def make_module(spec: NetworkSpec, generator: torch.Generator | None = None) -> PoseNet:
@@ -79,9 +81,9 @@ def save_network(path: Path, network: Network, *, half: bool = False) -> None:
     tensors = {name: value.contiguous().cpu() for name, value in network.module.state_dict().items()}
     tensors = {name: value.half() if half and value.is_floating_point() else value for name, value in tensors.items()}
     spec = asdict(network.spec) | {"skeleton": asdict(network.spec.skeleton)}
-    known = [float(sigma) if np.isfinite(sigma) else None for sigma in network.sigma_px]
-    told = {"format": FORMAT, "network": spec, "sigma_px": known, "doubt": network.doubt}
-    told |= {"metrics": dict(network.metrics)}
+    lengths = None if network.limb_px is None else [_or_null(row) for row in network.limb_px]
+    told = {"format": FORMAT, "network": spec, "sigma_px": _or_null(network.sigma_px), "doubt": network.doubt}
+    told |= {"limb_px": lengths, "metrics": dict(network.metrics)}
     write_bytes(spec_path(path), (json.dumps(told, indent=1) + "\n").encode())
     write_bytes(path, save({name: value.contiguous() for name, value in tensors.items()}))
 
@@ -99,9 +101,10 @@ def load_network(path: Path) -> Network:
         skeleton = Skeleton(**told["network"].pop("skeleton"))
         limbs = tuple((int(a), int(b)) for a, b in told["network"].pop("limbs"))
         spec = NetworkSpec(**told["network"], skeleton=skeleton, limbs=limbs)
-        sigma = np.array([np.nan if s is None else float(s) for s in told["sigma_px"]])
+        sigma, lengths = np.array(told["sigma_px"], dtype=float), told.get("limb_px")
+        lengths = None if lengths is None else np.array(lengths, dtype=float).reshape(len(limbs), 2)
         doubt, metrics = float(told["doubt"]), dict(told["metrics"])
-        _check(spec, sigma, doubt)
+        _check(spec, sigma, doubt, lengths)
         module = make_module(spec)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -114,16 +117,22 @@ def load_network(path: Path) -> Network:
         raise InputError(
             f"{path}: its weights do not fit {spec_path(path).name} beside it; copy both files of the network again"
         ) from None
-    return Network(spec, module, sigma, doubt, metrics)
+    return Network(spec, module, sigma, doubt, metrics, lengths)
 
 
-def _check(spec: NetworkSpec, sigma: NDArray[np.float64], doubt: float) -> None:
+def _or_null(values: NDArray[np.float64]) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def _check(spec: NetworkSpec, sigma: NDArray[np.float64], doubt: float, lengths: NDArray[np.float64] | None) -> None:
     """Raise ValueError for what the compiled code that looks for limbs would take on trust."""
     n = len(spec.skeleton)
     if any(not 0 <= keypoint < n for limb in spec.limbs for keypoint in limb):
         raise ValueError(f"limbs: expected indices below {n}")
     if len(sigma) != n or (sigma < 0).any():
         raise ValueError(f"sigma_px: expected {n} numbers, none below 0, or null")
+    if lengths is not None and ((lengths[:, 0] <= 0) | (lengths[:, 1] < 0)).any():
+        raise ValueError("limb_px: expected lengths above 0 and SDs of at least 0, or null")
     if spec.stride != STRIDE:
         raise ValueError(f"stride: expected {STRIDE}, got {spec.stride}")
     if not 1 / SCALE_LIMIT <= spec.scale <= SCALE_LIMIT:

@@ -25,7 +25,8 @@ class TrainOptions:
     network's input, from which follows the scale (1/8 to 1.41). scale: input px per image px instead.
     learning_rate: of the head; the backbone has backbone_rate times it.
     rotation_deg, zoom: crops are turned by up to +- rotation_deg and resized by zoom[0]..zoom[1]. flip: half of them
-    are mirrored, left and right exchanged as the skeleton's symmetry says.
+    are mirrored, left and right exchanged as the skeleton's symmetry says, or else the names of its
+    keypoints.
     unlabelled: weight, 0..1, of "there is none" where an animal is but its keypoint has no label: 1 if what is not
     labelled cannot be seen, less if labels were forgotten.
     held_out: share of the frames that is kept for measuring the error. evaluate_every: steps; patience: evaluations
@@ -96,7 +97,7 @@ class PredictOptions:
     half: bool = False
     threshold: float = 0.1
     limit: int = 20
-    limb_threshold: float = 0.2
+    limb_threshold: float = 0.1
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:

@@ -39,6 +39,8 @@ AHEAD = 3
 """Batches that are read ahead."""
 LEAST_CELLS = 0.05
 """SD of a candidate's place at least, in cells: no network is surer."""
+LENGTH_SD = 0.2
+"""SD of the logarithm of a limb's length at least: animals move as no label has shown it yet."""
 UNKNOWN_CELLS = 0.5
 """SD of a candidate's place, in cells, where nothing was held out to measure it."""
 
@@ -149,7 +151,21 @@ class Predictor:
         heat, offset, paf = maps
         options, limbs = self.options, np.array(self.network.spec.limbs, dtype=np.int32).reshape(-1, 2)
         keypoint, cell, score = find_peaks(heat, offset, options.threshold, options.limit)
-        return keypoint, cell, score, *score_limbs(paf, limbs, keypoint, cell, options.limb_threshold)
+        a, b, edge, limb_score = score_limbs(paf, limbs, keypoint, cell, options.limb_threshold)
+        limb_score *= self._plausible(np.linalg.norm(cell[a] - cell[b], axis=1), edge)
+        kept = limb_score >= options.limb_threshold
+        return keypoint, cell, score, a[kept], b[kept], edge[kept], limb_score[kept]
+
+    def _plausible(self, cells: NDArray[np.float64], edge: NDArray[np.int32]) -> NDArray[np.float64]:
+        """(m,) 0..1, how well limbs of this length fit the labelled ones: 1 within an SD of the logarithm's mean, then
+        falling like a Gaussian."""
+        if self.network.limb_px is None:
+            return np.ones(len(edge))
+        spec = self.network.spec
+        median, sd = self.network.limb_px[edge].T
+        apart = np.log(np.maximum(cells, LEAST_CELLS) * spec.stride / spec.scale / median)
+        beyond = np.maximum(np.abs(apart / np.hypot(sd, LENGTH_SD)) - 1, 0)
+        return np.nan_to_num(np.exp(-0.5 * beyond**2), nan=1.0)
 
 
 def _batches(frames: Iterable[tuple[int, Image]], scale: float, window: int, size: int) -> Iterator[Batch]:

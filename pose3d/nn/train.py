@@ -21,14 +21,15 @@ from calibration.files.atomic import write_bytes
 from pose3d.labels import Labels, hold_out
 from pose3d.nn.coords import cells_from_image, image_from_cells, rescaled
 from pose3d.nn.data import Pictures, animal_size, draw_batch, load_pictures, normalised, suitable_scale
-from pose3d.nn.limbs import choose_limbs
+from pose3d.nn.limbs import choose_limbs, limb_lengths
 from pose3d.nn.losses import pose_loss
 from pose3d.nn.memory import is_no_memory
-from pose3d.nn.model import PoseNet, load_imagenet
+from pose3d.nn.model import PoseNet, fold_norms, load_imagenet
 from pose3d.nn.network import Network, NetworkSpec, make_module
 from pose3d.nn.options import LEAST_LABELS, TrainOptions
 from pose3d.nn.peaks import find_peaks
 from pose3d.nn.targets import make_targets
+from pose3d.skeleton import symmetry_by_name
 
 __all__ = ["held_out_errors", "train_network"]
 
@@ -78,7 +79,8 @@ def train_network(
             f"{int(labelled.sum())} labelled frames: expected at least {LEAST_LABELS}; label more (20 to 100 a camera "
             "are a good beginning)"
         )
-    if options.flip and not labels.skeleton.symmetry:
+    pairs = labels.skeleton.symmetry or symmetry_by_name(labels.skeleton.keypoints)
+    if options.flip and not pairs:
         raise InputError(
             "flip: expected pairs of keypoints that are each other's mirror image, found none; name them as `symmetry` "
             "under [skeleton], or leave `flip` out under [train]"
@@ -91,14 +93,18 @@ def train_network(
         if progress:
             progress("reading labelled frames", done, len(labels))
 
-    pictures = load_pictures(labels, spec.scale, loading)
+    mirrored = replace(labels.skeleton, symmetry=pairs).flip_order()
+    pictures = load_pictures(labels, spec.scale, mirrored, loading)
     run = _Training(spec, module, pictures.take(training), pictures.take(held), options, folder)
     run.resume()
     while not run.finished:
         run.advance()
         if progress:
             progress(run.told(), run.step, options.steps)
-    return run.result()
+    network = run.result()
+    names = labels.skeleton.keypoints
+    told = ", ".join(f"{names[a]}-{names[b]}" for a, b in pairs) if options.flip else "not"
+    return replace(network, metrics={**network.metrics, "mirrored": told})
 
 
 def _beginning(labels: Labels, options: TrainOptions, start: Network | None) -> tuple[PoseNet, NetworkSpec]:
@@ -264,7 +270,8 @@ class _Training:
             metrics["warning"] = "more than half of the held-out keypoints are not found: train longer, or label more"
         if self.at.parts > 1:
             metrics[IN_PARTS] = self.at.parts
-        return Network(self.spec, module, sigma, doubt, metrics)
+        lengths = limb_lengths(self.training.points / self.spec.scale, self.spec.limbs)
+        return Network(self.spec, module, sigma, doubt, metrics, lengths)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         named = {"module": self.module, "average": self.average, "best": self.best}
@@ -331,8 +338,8 @@ def held_out_errors(module: Any, pictures: Pictures, spec: NetworkSpec) -> tuple
     as many peaks as there are animals, and that peak's score; infinite and 0 where none was found, NaN where nothing is
     labelled."""
     device = next(module.parameters()).device
+    module = fold_norms(module.eval())
     errors, scores = np.full((2, *pictures.points.shape[:3]), np.nan)
-    module.eval()
     for row, image in enumerate(pictures.images):
         x = torch.from_numpy(normalised(image))[None].to(device).permute(0, 3, 1, 2)
         with torch.inference_mode():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from calibration.errors import InputError
-from pose3d.skeleton import Skeleton
+from pose3d.skeleton import Skeleton, symmetry_by_name
 
 FACE = Skeleton(("nose", "eye_left", "eye_right"), edges=((0, 1), (0, 2)), symmetry=((1, 2),))
 
@@ -18,6 +18,20 @@ def test_index_and_pairs_by_name() -> None:
 def test_unknown_keypoint_names_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'eye_left'"):
         FACE.index("eye_lef")
+
+
+@pytest.mark.parametrize(
+    ("keypoints", "pairs"),
+    [
+        (("nose", "wingL", "wingR", "forelegR4", "forelegL4"), ((1, 2), (4, 3))),
+        (("left_ear", "right_ear", "Left Paw", "Right Paw", "LEFT", "RIGHT"), ((0, 1), (2, 3), (4, 5))),
+        (("l-paw", "r-paw", "paw.l", "paw.r", "lear", "rear"), ((0, 1), (2, 3))),
+        (("Lear_L", "Lear_R", "Rear_L"), ()),  # whose partner is Lear_L?
+        (("tail", "tair", "LL", "leftover"), ()),
+    ],
+)
+def test_sides_are_known_by_their_names(keypoints: tuple[str, ...], pairs: tuple[tuple[int, int], ...]) -> None:
+    assert symmetry_by_name(keypoints) == pairs
 
 
 def test_flip_order_exchanges_partners_and_is_its_own_inverse() -> None:

@@ -117,7 +117,7 @@ def test_pictures_and_points_at_the_networks_scale(tmp_path: Path, rng: np.rando
     paths = tuple(Picture(tmp_path / f"{i}.png") for i in range(3))
     labels = Labels(points, np.arange(3), ("a",) * 3, ("v",) * 3, paths, Skeleton(("x", "y")))
     told: list[int] = []
-    pictures = load_pictures(labels.take([2, 0, 1]), 0.5, told.append)
+    pictures = load_pictures(labels.take([2, 0, 1]), 0.5, np.array([1, 0, 2]), told.append)
     assert told == [1, 2, 3]
     for row, image in zip((2, 0, 1), pictures.images, strict=True):
         np.testing.assert_array_equal(image, input_from_image(images[row], 0.5))

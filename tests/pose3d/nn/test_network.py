@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ def network() -> Network:
     module = make_module(SPEC, torch.Generator().manual_seed(3))
     module.backbone.stem.norm.running_mean += 0.1
     module.backbone.stem.norm.num_batches_tracked += 70
-    return Network(SPEC, module, np.array([1.25, np.nan, 1 / 3]), 2.5, {"steps": 7, "history": [[1, 0.5, 2.0]]})
+    metrics = {"steps": 7, "history": [[1, 0.5, 2.0]]}
+    lengths = np.array([[20.5, 0.25], [np.nan, np.nan]])
+    return Network(SPEC, module, np.array([1.25, np.nan, 1 / 3]), 2.5, metrics, lengths)
 
 
 @pytest.fixture
@@ -42,6 +45,9 @@ def test_there_and_back(network: Network, path: Path) -> None:
     np.testing.assert_array_equal(again.sigma_px, network.sigma_px)
     assert again.doubt == network.doubt
     assert again.metrics == network.metrics
+    np.testing.assert_array_equal(again.limb_px, network.limb_px)  # type: ignore[arg-type]
+    save_network(path, replace(network, limb_px=None))
+    assert load_network(path).limb_px is None
     assert not again.module.training
     own = network.module.state_dict()
     assert list(own) == list(again.module.state_dict())
@@ -146,6 +152,10 @@ def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         lambda told: told["network"].update(scale=1e6),
         lambda told: told.update(sigma_px=[-1.0, 1.0, 1.0]),
         lambda told: told.update(doubt=-1.0),
+        lambda told: told.update(limb_px=[[1.0, 0.5]]),
+        lambda told: told.update(limb_px=[[1.0, 0.5], [0.0, 0.5]]),
+        lambda told: told.update(limb_px=[[1.0, -0.5], [1.0, 0.5]]),
+        lambda told: told.update(limb_px=[["long", 0.5], [1.0, 0.5]]),
         lambda told: told.pop("doubt"),
         lambda told: told.pop("metrics"),
     ],

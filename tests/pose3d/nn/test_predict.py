@@ -87,6 +87,24 @@ def test_limbs_join_candidates_of_their_frame() -> None:
     assert found.limbs == SPEC.limbs
 
 
+def test_limbs_that_are_too_long_or_too_short_count_less() -> None:
+    """The two limbs are 60 px long: as labelled, twice as long, three SDs off, or unlike anything."""
+    image = blobs(np.array([[40.0, 60.0], [100.0, 60.0], [160.0, 60.0]]), (211, 130))
+    plain = predict_candidates([(0, image)], network_of(Colours()))
+    for median, sd, expected in (
+        (60.0, 0.0, 1.0),
+        (30.0, 1.0, 1.0),
+        (60 * np.exp(0.75), 0.15, np.exp(-2)),
+        (600, 0, 0),
+    ):
+        lengths = np.array([[median, sd], [np.nan, np.nan]])
+        network = replace(network_of(Colours()), limb_px=lengths)
+        found = predict_candidates([(0, image)], network, PredictOptions(limb_threshold=0.01))
+        told = dict(zip(found.edge, found.limb_score, strict=True))
+        assert told.get(0, 0.0) == pytest.approx(expected * plain.limb_score[0], abs=0.02)
+        assert told[1] == pytest.approx(plain.limb_score[1])
+
+
 def test_nothing_depends_on_batch_window_or_workers(untrained: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     options = PredictOptions(batch=1, threshold=0.01, limit=3)
     frames = noise(11)

@@ -89,7 +89,16 @@ def test_a_mirror_needs_to_know_left_from_right(labels: Labels, tmp_path: Path) 
     with pytest.raises(InputError, match=r"flip: expected pairs of keypoints.*name them as `symmetry`"):
         train_network(labels, tmp_path, replace(QUICK, flip=True))
     pair = replace(labels, skeleton=replace(SKELETON, symmetry=((0, 2),)))
-    assert train_network(pair, tmp_path, replace(QUICK, flip=True, steps=2)).metrics["steps"] == 2
+    told = f"{SKELETON.keypoints[0]}-{SKELETON.keypoints[2]}"
+    for flip, skeleton, mirrored in (
+        (True, pair.skeleton, told),
+        (False, pair.skeleton, "not"),
+        (True, replace(SKELETON, keypoints=("paw_R", "nose", "paw_L")), "paw_L-paw_R"),
+    ):
+        named = replace(labels, skeleton=skeleton)
+        network = train_network(named, tmp_path / mirrored, replace(QUICK, flip=flip, steps=2))
+        assert network.metrics["mirrored"] == mirrored
+        assert network.spec.skeleton == skeleton
 
 
 def test_a_useless_network_is_not_praised(labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
