@@ -43,7 +43,7 @@ class AssemblyOptions:
     individuals: int | None = None
     min_score: float = 0.0
     min_share: float = 0.2
-    bias: float = 0.15
+    bias: float = 0.05
 
     def __post_init__(self) -> None:
         if self.individuals is not None and self.individuals < 1:

@@ -298,9 +298,11 @@ file = "board.toml"
 model = "{MODEL}"
 
 [assemble]
-# Animals hide each other: doubtful keypoints, and views in which little of an animal is left, do more harm than good.
+# Animals hide each other: doubtful keypoints and limbs, and views in which little of an animal is left, do more harm
+# than good.
 min_score = 0.5
 min_share = 0.35
+bias = 0.2
 
 [identify]
 individuals = {ANIMALS}

@@ -39,10 +39,10 @@ class TrainOptions:
     pretrained: bool = True
     channels: int = 64
     per_camera: bool = False
-    steps: int = 1200
+    steps: int = 2000
     batch: int = 8
-    crop: int = 192
-    animal_px: float = 160.0
+    crop: int = 128
+    animal_px: float = 105.0
     scale: float | None = None
     learning_rate: float = 4e-3
     backbone_rate: float = 0.5
@@ -51,7 +51,7 @@ class TrainOptions:
     flip: bool = False
     unlabelled: float = 0.1
     held_out: float = 0.1
-    evaluate_every: int = 100
+    evaluate_every: int = 200
     patience: int = 5
     average: float = 0.99
     seed: int = 0
