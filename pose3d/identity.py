@@ -239,7 +239,7 @@ def _step(frame: _Frame, state: IdentityState, options: IdentityOptions) -> tupl
     state = learned(replace(state, mean=mean, covariance=covariance), points, _distances(frame, slots))
     state = corrected(born(state, points[len(mean) :]), points, spread)
     here = (slots >= 0).any(axis=1)
-    return state.live[here], slots[here], confidence[here], buried(state, options.max_gap)
+    return state.live[here], slots[here], confidence[here], buried(state, options.max_gap, options.individuals)
 
 
 def _grouped(frame: _Frame, mean: Array, covariance: Array, noise: float) -> tuple[Array, Array]:

@@ -37,6 +37,8 @@ Array = NDArray[Any]
 
 CONFIRM = 3
 """Frames in which an individual must have been seen before it is believed."""
+_SPARE = 10
+"""Frames for which a track is kept that is one more than there are individuals."""
 _LOST = 1.0
 """Standard deviation of a predicted keypoint, in radii of the animal, beyond which it is forgotten."""
 _LIMIT = float(chi2.ppf(0.99, 3))
@@ -206,14 +208,17 @@ def corrected(state: IdentityState, points: Array, spread: Array) -> IdentitySta
     )
 
 
-def buried(state: IdentityState, max_gap: int) -> IdentityState:
+def buried(state: IdentityState, max_gap: int, individuals: int | None = None) -> IdentityState:
     """The end of a frame: keypoints that could be anywhere are forgotten, and tracks that were not seen for more than
-    max_gap frames, or for more than one while not yet confirmed."""
+    max_gap frames, or for more than one while not yet confirmed; sooner where all individuals are seen without them:
+    another track has taken over theirs, and they should not come back as somebody's else."""
     sd = np.sqrt(np.trace(state.covariance[..., :3, :3], axis1=-2, axis2=-1) / 3.0)
     lost = ~(sd <= _LOST * radius_3d(state))
     mean = np.where(lost[..., None], np.nan, state.mean)
     covariance = np.where(lost[..., None, None], np.nan, state.covariance)
-    patience = np.where(state.seen[state.live] >= CONFIRM, max_gap, 1)
+    confirmed = state.seen[state.live] >= CONFIRM
+    spare = individuals is not None and (confirmed & (state.missed == 0)).sum() >= individuals
+    patience = np.where(confirmed, min(max_gap, _SPARE) if spare else max_gap, 1)
     stay = state.missed <= patience
     return replace(
         state,

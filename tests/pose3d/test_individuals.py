@@ -33,14 +33,17 @@ def at(*places: float) -> Float:
     return SQUARE + np.array(places)[:, None, None] * np.array([1.0, 0, 0])
 
 
-def step(state: IdentityState, points: Float, *, sd: float = 0.1, max_gap: int = 5) -> IdentityState:
+def step(
+    state: IdentityState, points: Float, *, sd: float = 0.1, max_gap: int = 5, individuals: int | None = None
+) -> IdentityState:
     """One frame in which the live tracks, then new ones, were measured at points (n, 4, 3)."""
     from dataclasses import replace
 
     mean, covariance = predict(state.mean, state.covariance, motion(state))
     state = learned(replace(state, mean=mean, covariance=covariance), points, NOTHING)
     state = born(state, points[len(mean) :])
-    return buried(corrected(state, points, np.broadcast_to(sd**2 * np.eye(3), (*points.shape, 3))), max_gap)
+    state = corrected(state, points, np.broadcast_to(sd**2 * np.eye(3), (*points.shape, 3)))
+    return buried(state, max_gap, individuals)
 
 
 def test_a_track_is_born_seen_and_remembered() -> None:
@@ -72,6 +75,18 @@ def test_tracks_are_forgotten_after_the_gap_and_unconfirmed_ones_at_once() -> No
     assert state.mean.shape == (0, 4, 6)
     assert state.recent.shape == (0, 4, 3)
     assert state.covariance.shape == (0, 4, 6, 6)
+
+
+@pytest.mark.parametrize(("individuals", "kept"), [(None, 50), (3, 50), (2, 10)])
+def test_a_track_too_many_is_forgotten_sooner(individuals: int | None, kept: int) -> None:
+    """Three were seen, then only two: where no more than two are there, another has taken over the third's."""
+    state = initial_state(4)
+    for _ in range(CONFIRM):
+        state = step(state, at(0.0, 100.0, 200.0), max_gap=50)
+    gone = at(0.0, 100.0, np.nan)
+    for missed in range(1, 52):
+        state = step(state, gone[: len(state.live)], max_gap=50, individuals=individuals)
+        assert state.live.tolist() == [0, 1, 2][: 3 if missed <= kept else 2]
 
 
 def test_a_keypoint_that_could_be_anywhere_is_forgotten() -> None:
