@@ -1,7 +1,7 @@
 """Which keypoint candidates of a frame belong to the same individual? The part affinity graph, divided frame by frame.
 
 Every limb says with a score in 0..1 how well it joins two candidates; minus `bias` that is evidence for or against one
-individual, also where a limb that should be there is not; it counts as much as its ends do (the geometric mean of their
+individual, also where a limb that should be there is not; it counts as much as its ends do (the product of their
 scores). Individuals, which have at most one candidate of a kind, are sought so that the evidence inside them is
 greatest: fragments grow along the best supported limbs as long as all limbs between two of them together speak for it,
 then they split and exchange parts where the evidence gains.
@@ -73,14 +73,13 @@ def assemble(candidates: Candidates, skeleton: Skeleton | None = None, options: 
     limb_frame = np.repeat(np.arange(len(candidates.frame)), np.diff(candidates.limb_start))
     speaking = np.flatnonzero(candidates.limb_score > options.bias)
     ends = np.column_stack((candidates.a, candidates.b)).astype(np.int64)
-    weight = np.sqrt(np.maximum(score, 0.0))
-    evidence = (candidates.limb_score - options.bias) * weight[ends].prod(axis=1)
+    evidence = (candidates.limb_score - options.bias) * score[ends].prod(axis=1)
     speaking = speaking[np.lexsort((-evidence[speaking], limb_frame[speaking]))]  # the best of each frame first
     slot = np.full(len(score), -1)
     _assemble(
         np.asarray(candidates.frame_start, dtype=np.int64), np.asarray(candidates.keypoint, dtype=np.int64),
         np.asarray(candidates.xy, dtype=np.float64), np.where(usable, score, -1.0),
-        np.asarray(candidates.limb_start, dtype=np.int64), ends, evidence, weight,
+        np.asarray(candidates.limb_start, dtype=np.int64), ends, evidence,
         np.searchsorted(limb_frame[speaking], np.arange(len(candidates.frame) + 1)), ends[speaking],
         _neighbours(candidates.limbs, kinds),
         options.individuals or 0, int(np.ceil(options.min_share * kinds - 1e-9)), options.bias, slot,
@@ -132,12 +131,11 @@ def _checked_frames(candidates: Candidates) -> Ints:
 @njit(cache=True, nogil=True, error_model="numpy")
 def _assemble(
     frame_start: Ints, keypoint: Ints, xy: Floats, score: Floats, limb_start: Ints, ends: Ints, evidence: Floats,
-    weight: Floats, speaking_start: Ints, speaking: Ints, near: Ints, individuals: int, least: int, bias: float,
-    slot: Ints,
+    speaking_start: Ints, speaking: Ints, near: Ints, individuals: int, least: int, bias: float, slot: Ints,
 ) -> None:  # fmt: skip
     """Write the slot of each candidate that belongs to an individual of its frame. ends (m, 2): what the limbs join;
-    speaking: the same of those that speak for it, by falling evidence within a frame; weight (n,): what the evidence of
-    two candidates is multiplied with; near (kinds, most): the kinds that limbs join to each."""
+    speaking: the same of those that speak for it, by falling evidence within a frame; near (kinds, most): the kinds
+    that limbs join to each. A candidate with a score below 0 is not looked at."""
     most = 0
     for f in range(len(frame_start) - 1):
         most = max(most, frame_start[f + 1] - frame_start[f])
@@ -145,13 +143,13 @@ def _assemble(
     member = np.empty((most + 1, len(near)), np.int64)
     for f in range(len(frame_start) - 1):
         begin, end, first, last = frame_start[f], frame_start[f + 1], limb_start[f], limb_start[f + 1]
+        kind, value = keypoint[begin:end], score[begin:end]
         for a in range(end - begin):
             for b in range(end - begin):
-                pair[a, b] = -bias * weight[begin + a] * weight[begin + b]
+                pair[a, b] = -bias * value[a] * value[b]
         for i in range(first, last):
             a, b = ends[i, 0] - begin, ends[i, 1] - begin
             pair[a, b] = pair[b, a] = max(pair[a, b], evidence[i])
-        kind, value = keypoint[begin:end], score[begin:end]
         joined = speaking[speaking_start[f] : speaking_start[f + 1]] - begin
         home = _divide(kind, value, joined, pair, near, member)
         _number(kind, value, xy[begin:end], home, pair, near, member, individuals, least, slot[begin:end])

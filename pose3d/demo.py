@@ -302,7 +302,7 @@ model = "{MODEL}"
 # than good.
 min_score = 0.5
 min_share = 0.35
-bias = 0.2
+bias = 0.1
 
 [identify]
 individuals = {ANIMALS}

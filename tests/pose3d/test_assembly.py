@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -90,12 +89,12 @@ def groups_of(candidates: Candidates, animal: Array) -> set[frozenset[tuple[floa
 
 
 def evidence(frame: Frame, home: Array) -> float:
-    """Sum over limbs within individuals of (score - bias) x mean score of its ends, also of those not there."""
+    """Sum over limbs within individuals of (score - bias) x the scores of its ends, also of those not there."""
     keypoint, _, value, ends, scores = frame
     pair = {frozenset((int(i), int(j))): s for (i, j), s in zip(ends, scores, strict=True)}
     linked = {frozenset(limb) for limb in LIMBS}
     return sum(
-        (pair.get(frozenset((i, j)), 0.0) - BIAS) * math.sqrt(value[i] * value[j])
+        (pair.get(frozenset((i, j)), 0.0) - BIAS) * value[i] * value[j]
         for i in range(len(home))
         for j in range(i)
         if home[i] == home[j] and frozenset((int(keypoint[i]), int(keypoint[j]))) in linked
@@ -191,7 +190,7 @@ def test_halves_are_exchanged_where_the_other_limbs_say_so() -> None:
 
 
 def test_a_faint_candidate_does_not_push_out_a_clear_one() -> None:
-    """Of two noses the one that is hardly there has the better limb, but 0.9 * (0.6 - 0.3) > 0.3 * (0.8 - 0.3)."""
+    """Of two noses the one that is hardly there has the better limb."""
     keypoint, xy = np.array([0, 0, 1]), np.array([[0, 0], [0, 9], [10, 0]])
     frame = keypoint, xy, np.array([0.1, 0.9, 0.9]), np.array([[0, 2], [1, 2]]), np.array([0.8, 0.6])
     home = home_of(frame, assemble(candidates_of(frame), options=EVERYTHING))
@@ -237,7 +236,7 @@ def test_slots_go_by_falling_total(rng: np.random.Generator) -> None:
     poses = assemble(candidates_of(frame), options=EVERYTHING)
     home = home_of(frame, poses)
     within = home[frame[3][:, 0]] == home[frame[3][:, 1]]
-    limbs = ((frame[4] - BIAS) * np.sqrt(frame[2][frame[3]].prod(axis=1)))[within]
+    limbs = ((frame[4] - BIAS) * frame[2][frame[3]].prod(axis=1))[within]
     totals = np.bincount(home, frame[2]) + np.bincount(home[frame[3][within, 0]], limbs, home.max() + 1)
     assert (np.diff(totals) < 0).all()
 
