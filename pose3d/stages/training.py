@@ -19,7 +19,7 @@ from pose3d.skeleton import Skeleton
 
 __all__ = ["MODELS", "NETWORK", "gather_labels", "train_networks"]
 
-VERSION = 1
+VERSION = 2
 MODELS, NETWORK = "models", "network"
 """Folder of the networks in the results, and the name of the one that is for all cameras."""
 
