@@ -29,6 +29,7 @@ COARSE = TrainOptions(
     animal_px=64.0,
     crop=160,
     batch=16,
+    learning_rate=4e-3,
     steps=3000,
     evaluate_every=250,
     patience=16,

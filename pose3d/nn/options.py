@@ -37,14 +37,14 @@ class TrainOptions:
     backbone: str = "efficientnet_lite0"
     width: float = 1.0
     pretrained: bool = True
-    channels: int = 64
+    channels: int = 256
     per_camera: bool = False
     steps: int = 2000
     batch: int = 8
     crop: int = 128
-    animal_px: float = 105.0
+    animal_px: float = 88.0
     scale: float | None = None
-    learning_rate: float = 4e-3
+    learning_rate: float = 8e-3
     backbone_rate: float = 0.5
     rotation_deg: float = 180.0
     zoom: tuple[float, float] = (0.8, 1.25)

@@ -38,7 +38,7 @@ def find_peaks(heat: Maps, offset: Maps | None, threshold: float, limit: int) ->
     """
     heat = np.ascontiguousarray(heat, dtype=np.float32)
     votes = np.empty((len(heat), 2, 0, 0)) if offset is None else offset
-    votes = np.ascontiguousarray(votes, dtype=np.float32)
+    votes = np.asarray(votes, dtype=np.float32)
     kinds, height, width = heat.shape
     most = kinds * min(limit, ((height + 1) // 2) * ((width + 1) // 2))  # no two maxima are neighbours
     keypoint, cell, score = np.empty(most, np.int32), np.empty((most, 2)), np.empty(most)
@@ -63,7 +63,7 @@ def score_limbs(
     pairs = int(count[limbs[:, 0]] @ count[limbs[:, 1]])
     a, b = np.empty(pairs, np.int64), np.empty(pairs, np.int64)
     edge, score = np.empty(pairs, np.int32), np.empty(pairs)
-    fields = np.ascontiguousarray(paf, dtype=np.float32)
+    fields = np.asarray(paf, dtype=np.float32)
     n = _score_limbs(fields, limbs, start, np.asarray(cell, dtype=np.float64), minimum, a, b, edge, score)
     return a[:n], b[:n], edge[:n], score[:n]
 
