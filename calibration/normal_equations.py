@@ -74,7 +74,7 @@ def board_equations(
 ) -> float:  # fmt: skip
     """Corners of rigid boards seen by cameras. Returns the cost and adds to the normal equations.
 
-    R (V, 3, 3), t (V, 3), parameters (V, 12), model (V,): the cameras. board_R (P, 3, 3), board_t (P, 3): world from
+    R (V, 3, 3), t (V, 3), parameters (V, 13), model (V,): the cameras. board_R (P, 3, 3), board_t (P, 3): world from
     board.
     xy (n, 2) px, sigma (n,) px, corner (n, 3) on its board, in blocks of one pose and one view: block (m, 4) = pose,
     view, start, stop.
@@ -274,7 +274,8 @@ def point_equations(
 
 def stepped(cameras: Packed, step: Floats) -> Packed:
     """The cameras after a step (V, 18) over RIG_PARAMETERS, or (V, 6) with the intrinsics held."""
-    parameters = cameras.parameters + step[:, 6:] if step.shape[1] > 6 else cameras.parameters
+    parameters = cameras.parameters.copy()
+    parameters[:, : step.shape[1] - 6] += step[:, 6:]
     return replace(cameras, R=exp_so3(step[:, :3]) @ cameras.R, t=cameras.t + step[:, 3:6], parameters=parameters)
 
 
