@@ -298,7 +298,7 @@ def _board_evaluation(corners, clocks, free, mean, sigma, options):  # type: ign
             corners.sigma, corners.corner, corners.block, columns, n_columns, rate, loss, options.scale,
             H_cc, g_c, H_pp, g_p, H_cp,
         )  # fmt: skip
-        away = cameras.parameters - mean
+        away = cameras.parameters[:, :N_INTRINSIC] - mean
         cost += 0.5 * float(np.sum(precision * away**2))
         g_c[:, 6:N_CAMERA] += precision * away
         np.einsum("vii->vi", H_cc)[:, 6:N_CAMERA] += precision

@@ -74,7 +74,7 @@ def board_equations(
 ) -> float:  # fmt: skip
     """Corners of rigid boards seen by cameras. Returns the cost and adds to the normal equations.
 
-    R (V, 3, 3), t (V, 3), parameters (V, 12), model (V,): the cameras.
+    R (V, 3, 3), t (V, 3), parameters (V, 13), model (V,): the cameras.
     xy (n, 2) px, sigma (n,) px, corner (n, 3) on its board, in blocks of one pose and one view: block (m, 4) = pose,
     view, start, stop.
     board_R (m, 3, 3), board_t (m, 3): world from board when a block's picture was taken, which moves with its pose.
@@ -278,7 +278,8 @@ def point_equations(
 
 def stepped(cameras: Packed, step: Floats) -> Packed:
     """The cameras after a step (V, 18 or more) that begins with RIG_PARAMETERS, or (V, 6) with the intrinsics held."""
-    parameters = cameras.parameters + step[:, 6:18] if step.shape[1] > 6 else cameras.parameters
+    parameters = cameras.parameters.copy()
+    parameters[:, : step[:, 6:18].shape[1]] += step[:, 6:18]
     return replace(cameras, R=exp_so3(step[:, :3]) @ cameras.R, t=cameras.t + step[:, 3:6], parameters=parameters)
 
 

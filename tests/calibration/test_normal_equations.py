@@ -3,6 +3,8 @@ projection."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -232,6 +234,9 @@ def test_points_that_a_camera_cannot_see_cost_a_constant(points_seen):
 
 def test_a_rig_with_other_cameras_keeps_names_and_models():
     rig = three_cameras()
+    skewed = [replace(c.intrinsics, K=c.intrinsics.K + np.array([[0, 2.5, 0], [0, 0, 0], [0, 0, 0]])) for c in rig]
+    cameras = tuple(replace(c, intrinsics=intrinsics) for c, intrinsics in zip(rig, skewed, strict=True))
+    rig = replace(rig, cameras=cameras)
     step = np.zeros((VIEWS, 18))
     step[:, 3], step[:, 6] = 0.5, 7.0
     new = with_cameras(rig, stepped(rig.packed(), step))
@@ -239,5 +244,6 @@ def test_a_rig_with_other_cameras_keeps_names_and_models():
     for old, camera in zip(rig, new, strict=True):
         np.testing.assert_allclose(camera.t - old.t, [0.5, 0, 0])
         assert camera.intrinsics.K[0, 0] == pytest.approx(old.intrinsics.K[0, 0] + 7)
+        assert camera.intrinsics.K[0, 1] == 2.5
         np.testing.assert_array_equal(camera.intrinsics.dist, old.intrinsics.dist)
         assert camera.intrinsics.model == old.intrinsics.model
