@@ -139,6 +139,8 @@ class BoardDetections:
     frame: (frames,) int64, the number all cameras agree on; time: (frames,) s, NaN where unknown.
     corners: (views, frames, corners, 2) px and sigma: (views, frames, corners) px, standard deviation per axis; NaN
     where unseen. The corners of all boards follow each other; board_index (corners,) says which board.
+    delay: (views, frames) s that each picture was taken after its moment's time, as far as it is known; NaN or None =
+    not at all.
     """
 
     view_names: tuple[str, ...]
@@ -149,6 +151,7 @@ class BoardDetections:
     corners: NDArray[np.float64]
     sigma: NDArray[np.float64]
     board_index: NDArray[np.int64]
+    delay: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         views, frames, corners = len(self.view_names), len(self.frame), sum(board.n_corners for board in self.boards)
@@ -158,7 +161,7 @@ class BoardDetections:
             "corners": (views, frames, corners, 2),
             "sigma": (views, frames, corners),
             "board_index": (corners,),
-        }
+        } | ({} if self.delay is None else {"delay": (views, frames)})
         for name, shape in expected.items():
             got = np.shape(getattr(self, name))
             if got != shape:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from calibration.camera import INTRINSIC_PARAMETERS
 from calibration.errors import InputError, nearest_name
+from calibration.motion import board_velocity, middle_of, poses_after
 from calibration.normal_equations import block_diagonal, board_equations, board_residuals, stepped, with_cameras
 from calibration.rig import RIG_PARAMETERS, CameraRig, Packed
 from calibration.solver import (
@@ -45,6 +46,8 @@ class BundleOptions:
     priors: camera -> (mean (12,), sigma (12,)) Gaussian prior on the intrinsics, sigma inf = none. A free parameter is
     drawn to it; one that is held takes sigma^2 for its variance (0 without a prior).
     fixed: cameras that keep their place; with all of them and nothing free, only the boards are posed.
+    clocks: camera -> mask (2,) of what is adjusted of its clock, offset in s and drift in s/s, for detections whose
+    time is known. The boards' motion between the moments is that of the poses given. Held clocks are right.
     """
 
     loss: str = "linear"
@@ -52,6 +55,7 @@ class BundleOptions:
     free: Mapping[str, ArrayLike] = field(default_factory=dict)
     priors: Mapping[str, tuple[ArrayLike, ArrayLike]] = field(default_factory=dict)
     fixed: Collection[str] = ()
+    clocks: Mapping[str, ArrayLike] = field(default_factory=dict)
     solver: SolverOptions = SOLVER
 
 
@@ -64,6 +68,8 @@ class BundleResult:
     or the pose is NaN, inf where the camera cannot see the corner at its place. cost: half the sum of rho, priors
     included.
     variance: of the residuals over their sigma (1 = as stated; `m_estimator_variance`); the covariance is scaled by it.
+    clock, clock_sigma (views, 2): offset in s and drift in s/s of the rig's cameras, and their standard deviations, 0
+    where held: a picture of moment i was taken at time[i] + offset + drift * (time[i] - motion.middle_of(time)).
     """
 
     rig: CameraRig
@@ -74,15 +80,18 @@ class BundleResult:
     variance: float
     iterations: int
     converged: bool
+    clock: Floats
+    clock_sigma: Floats
 
 
 @dataclass(frozen=True, eq=False)
 class _State:
-    """What is adjusted: the cameras (V, ...) and the poses or points that hang on them."""
+    """What is adjusted: the cameras (V, ...), their clocks (V, 2), and the poses that hang on them."""
 
     cameras: Packed
     board_R: Floats  # noqa: N815
     board_t: Floats
+    clock: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +105,27 @@ class _Corners:
     block: NDArray[np.int64]
     index: tuple[NDArray[np.intp], ...]
     pose: tuple[NDArray[np.intp], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Clocks:
+    """free (V, 2), and of each pose its time less the middle one, velocity and acceleration."""
+
+    free: NDArray[np.bool_]
+    time: Floats
+    velocity: Floats
+    acceleration: Floats
+
+    def at(self, state: _State, block: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+        """World from board R, t when each block's picture was taken, and rate (m, T, 6) of `board_equations`."""
+        pose, view = block[:, 0], block[:, 1]
+        R, t = state.board_R[pose], state.board_t[pose]
+        if not self.free.any():
+            return R, t, np.zeros((len(block), 0, 6))
+        terms = np.stack((np.ones(len(pose)), self.time[pose]), axis=1)
+        seconds = (state.clock[view] * terms).sum(axis=1)
+        R, t, velocity = poses_after(R, t, self.velocity[pose], self.acceleration[pose], seconds)
+        return R, t, terms[:, :, None] * velocity[:, None]
 
 
 def adjust_boards(
@@ -121,22 +151,24 @@ def adjust_boards(
     boards_R, boards_t = boards_R.reshape(shape[0], -1, 3, 3), boards_t.reshape(shape[0], -1, 3)
     views = [_view(name, detections.view_names) for name in rig.names]
     corners = _gather(detections, views, boards_R, boards_t)
+    clocks = _clocks(rig, boards_R, boards_t, detections, corners, options)
     free, _, sigma = choices = _choices(rig, options)
-    evaluate = _board_evaluation(corners, *choices, options)
-    start = _State(rig.packed(), boards_R[corners.pose], boards_t[corners.pose])
+    evaluate = _board_evaluation(corners, clocks, *choices, options)
+    start = _State(rig.packed(), boards_R[corners.pose], boards_t[corners.pose], np.zeros((len(rig), 2)))
     found = levenberg_marquardt(start, evaluate, schur, _moved, options.solver)
     state: _State = found.x
 
     flat = np.empty_like(corners.xy)
     cameras = state.cameras
     board_residuals(
-        cameras.R, cameras.t, cameras.parameters, cameras.model, state.board_R, state.board_t, corners.xy,
+        cameras.R, cameras.t, cameras.parameters, cameras.model, *clocks.at(state, corners.block)[:2], corners.xy,
         corners.corner, corners.block, flat,
     )  # fmt: skip
     squared = (flat**2).sum(axis=1) / corners.sigma**2
     n_parameters = int(free.sum()) + 6 * len(state.board_R)
     variance = m_estimator_variance(squared[np.isfinite(squared)], options.loss, options.scale, n_parameters)
     covariance = variance * schur_covariance(evaluate(state)[1])
+    covariance, clock_sigma = _without_clocks(covariance, len(rig))
     held = ~free[:, 6:] & np.isfinite(sigma)
     rows = (np.arange(len(rig))[:, None] * N_CAMERA + np.arange(6, N_CAMERA))[held]
     covariance[rows, rows] = sigma[held] ** 2
@@ -147,7 +179,7 @@ def adjust_boards(
     return BundleResult(
         rig=replace(with_cameras(rig, cameras), covariance=covariance), board_R=R.reshape(shape),
         board_t=t.reshape(shape[:-1]), residuals=residuals, cost=found.cost, variance=variance,
-        iterations=found.iterations, converged=found.converged,
+        iterations=found.iterations, converged=found.converged, clock=state.clock, clock_sigma=clock_sigma,
     )  # fmt: skip
 
 
@@ -164,9 +196,36 @@ def board_system(
     boards_R, boards_t = np.asarray(boards_R, dtype=np.float64), np.asarray(boards_t, dtype=np.float64)
     boards_R, boards_t = boards_R.reshape(len(boards_R), -1, 3, 3), boards_t.reshape(len(boards_t), -1, 3)
     corners = _gather(detections, [_view(name, detections.view_names) for name in rig.names], boards_R, boards_t)
-    evaluate = _board_evaluation(corners, *_choices(rig, options), options)
-    system: SchurSystem = evaluate(_State(rig.packed(), boards_R[corners.pose], boards_t[corners.pose]))[1]
+    clocks = _clocks(rig, boards_R, boards_t, detections, corners, options)
+    evaluate = _board_evaluation(corners, clocks, *_choices(rig, options), options)
+    start = _State(rig.packed(), boards_R[corners.pose], boards_t[corners.pose], np.zeros((len(rig), 2)))
+    system: SchurSystem = evaluate(start)[1]
     return system
+
+
+def _clocks(
+    rig: CameraRig, boards_R: Floats, boards_t: Floats, detections: BoardDetections, corners: _Corners,
+    options: BundleOptions,
+) -> _Clocks:  # fmt: skip
+    """What is sought of the clocks, and how the boards move."""
+    free = np.zeros((len(rig), 2), dtype=bool)
+    for name, mask in options.clocks.items():
+        free[rig.index(name)] = np.asarray(mask, dtype=bool)
+    if not free.any():
+        return _Clocks(free, *np.zeros((3, 0, 6)))
+    time = np.asarray(detections.time, dtype=np.float64)
+    velocity, acceleration = board_velocity(boards_R, boards_t, time)
+    away = np.nan_to_num(time[corners.pose[0]] - middle_of(time))
+    return _Clocks(free, away, velocity[corners.pose], acceleration[corners.pose])
+
+
+def _without_clocks(covariance: Floats, views: int) -> tuple[Floats, Floats]:
+    """The covariance (18 V, 18 V) of the cameras, and the standard deviations (V, 2) of their clocks."""
+    width = len(covariance) // views
+    rows = np.arange(views)[:, None] * width + np.arange(N_CAMERA)
+    sigma = np.zeros((views, 2))
+    sigma[:, : width - N_CAMERA] = np.sqrt(np.diagonal(covariance).reshape(views, width)[:, N_CAMERA:])
+    return covariance[np.ix_(rows.ravel(), rows.ravel())], sigma
 
 
 def _view(name: str, view_names: Sequence[str]) -> int:
@@ -216,7 +275,7 @@ def _choices(rig: CameraRig, options: BundleOptions) -> tuple[NDArray[np.bool_],
     return free, mean, sigma
 
 
-def _board_evaluation(corners, free, mean, sigma, options):  # type: ignore[no-untyped-def]
+def _board_evaluation(corners, clocks, free, mean, sigma, options):  # type: ignore[no-untyped-def]
     """The function state -> (cost, SchurSystem) that the solver calls."""
     n_columns = free[:, 6:].sum(axis=1)
     columns = np.argsort(~free[:, 6:], axis=1, kind="stable")
@@ -225,31 +284,35 @@ def _board_evaluation(corners, free, mean, sigma, options):  # type: ignore[no-u
     precision = np.where(drawn, 1.0 / np.where(drawn, sigma, 1.0) ** 2, 0.0)
     loss = LOSSES.index(options.loss)
 
+    adjusted = np.concatenate((free, clocks.free), axis=1) if clocks.free.any() else free
+    width = adjusted.shape[1]
+
     def evaluate(state: _State) -> tuple[float, SchurSystem]:
-        H_cc, g_c = np.zeros((views, N_CAMERA, N_CAMERA)), np.zeros((views, N_CAMERA))
+        H_cc, g_c = np.zeros((views, width, width)), np.zeros((views, width))
         H_pp, g_p = np.zeros((n_poses, 6, 6)), np.zeros((n_poses, 6))
-        H_cp = np.zeros((n_poses, views, N_CAMERA, 6))
+        H_cp = np.zeros((n_poses, views, width, 6))
         cameras = state.cameras
+        board_R, board_t, rate = clocks.at(state, corners.block)
         cost = board_equations(
-            cameras.R, cameras.t, cameras.parameters, cameras.model, state.board_R, state.board_t, corners.xy,
-            corners.sigma, corners.corner, corners.block, columns, n_columns, loss, options.scale,
+            cameras.R, cameras.t, cameras.parameters, cameras.model, board_R, board_t, corners.xy,
+            corners.sigma, corners.corner, corners.block, columns, n_columns, rate, loss, options.scale,
             H_cc, g_c, H_pp, g_p, H_cp,
         )  # fmt: skip
-        away = cameras.parameters - mean
+        away = cameras.parameters[:, :N_INTRINSIC] - mean
         cost += 0.5 * float(np.sum(precision * away**2))
-        g_c[:, 6:] += precision * away
-        np.einsum("vii->vi", H_cc)[:, 6:] += precision
-        H_cc *= free[:, :, None] & free[:, None, :]
-        H_cp *= free[:, :, None]
+        g_c[:, 6:N_CAMERA] += precision * away
+        np.einsum("vii->vi", H_cc)[:, 6:N_CAMERA] += precision
+        H_cc *= adjusted[:, :, None] & adjusted[:, None, :]
+        H_cp *= adjusted[:, :, None]
         H_aa = block_diagonal(H_cc)
-        return cost, SchurSystem(H_aa, (g_c * free).ravel(), H_pp, g_p, H_cp.reshape(n_poses, -1, 6))
+        return cost, SchurSystem(H_aa, (g_c * adjusted).ravel(), H_pp, g_p, H_cp.reshape(n_poses, -1, 6))
 
     return evaluate
 
 
 def _moved(state: _State, step: tuple[Floats, Floats]) -> _State:
-    cameras = step[0].reshape(len(state.cameras.t), N_CAMERA)
+    cameras = step[0].reshape(len(state.cameras.t), -1)
     boards = step[1]
-    return _State(
-        stepped(state.cameras, cameras), exp_so3(boards[:, :3]) @ state.board_R, state.board_t + boards[:, 3:]
-    )
+    clock = state.clock + cameras[:, N_CAMERA:] if cameras.shape[1] > N_CAMERA else state.clock
+    R, t = exp_so3(boards[:, :3]) @ state.board_R, state.board_t + boards[:, 3:]
+    return _State(stepped(state.cameras, cameras), R, t, clock)

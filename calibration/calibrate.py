@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from calibration.bundle import BundleOptions, BundleResult, adjust_boards
 from calibration.camera import Intrinsics
+from calibration.clocks import find_clocks, set_right
 from calibration.determination import corner_noise
 from calibration.errors import InputError, nearest_name
 from calibration.extrinsics import ExtrinsicsOptions, initial_rig
-from calibration.held import ROUGH, Knowledge, Start, adjust_determined, weak_priors
+from calibration.held import FINE, ROUGH, Knowledge, Start, adjust_determined, weak_priors
 from calibration.intrinsics import FREE, IntrinsicsEstimate, IntrinsicsOptions, estimate_intrinsics
 from calibration.planar import MIN_CORNERS
 from calibration.report import CalibrationReport, corner_residuals, make_report, rms
@@ -39,10 +40,12 @@ LEAST_FOLD = 2
 class CalibrationOptions:
     """focal_tolerance: relative standard deviation above which a focal length is not determined by the footage.
     reject_sigmas: a corner farther from its board than this many times its camera's noise is a misdetection.
+    clocks: find out how far the cameras are out of step, where the times of the moments are known.
     intrinsics, extrinsics: options of these two steps."""
 
     focal_tolerance: float = 0.01
     reject_sigmas: float = 10.0
+    clocks: bool = True
     intrinsics: IntrinsicsOptions = field(default_factory=IntrinsicsOptions)
     extrinsics: ExtrinsicsOptions = field(default_factory=ExtrinsicsOptions)
 
@@ -85,13 +88,20 @@ def calibrate_rig(
             start[name] = alone[name].intrinsics
         tell()
     first = initial_rig(detections, start, options.extrinsics)
+    clocks = find_clocks(detections, first[0], ROBUST, ROBUST_SCALE) if options.clocks else None
+    if clocks is not None:
+        detections, first = clocks.detections, (clocks.rig, clocks.board_R, clocks.board_t)
     tell()
     kept, robust = _without_misdetections(detections, first, alone, options)
     tell()
     known, result = adjust_determined(kept, first, robust, alone, options.focal_tolerance)
+    if clocks is not None:
+        told = replace(known.options(FINE), clocks=clocks.free)
+        result = adjust_boards(result.rig, result.board_R, result.board_t, kept, told)
+        clocks, (detections, kept) = set_right(clocks, result, detections, kept)
     tell()
     held_out = _held_out(kept, detections, result, known)
-    report = make_report(detections, kept, result, known, alone, held_out)
+    report = make_report(detections, kept, result, known, alone, held_out, clocks)
     tell()
     return Calibration(result.rig, report, result.board_R, result.board_t)
 

@@ -2,8 +2,7 @@
 
 Pinhole cameras have OpenCV's rational distortion, fisheye cameras that of Kannala and Brandt 2006 (OpenCV's
 `fisheye`), which sees beyond 90 degrees from the axis. Camera frame: x right, y down, z forward; pixel (0, 0) is the
-centre of the first one.
-Inside kernels a camera is `model` (0 pinhole, 1 fisheye) and the 12 numbers named by `INTRINSIC_PARAMETERS`.
+centre of the first one. In kernels a camera is `model` (0 pinhole, 1 fisheye) and 13 numbers, `Intrinsics.row`.
 """
 
 from __future__ import annotations
@@ -37,14 +36,12 @@ PINHOLE, FISHEYE = 0, 1
 _MODELS = {"pinhole": PINHOLE, "fisheye": FISHEYE}
 INTRINSIC_PARAMETERS = ("fx", "fy", "cx", "cy", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8")
 """The intrinsic parameters' order everywhere. d1..d8 = k1 k2 p1 p2 k3 k4 k5 k6 (pinhole), k1 k2 k3 k4 0 0 0 0
-(fisheye)."""
+(fisheye). The skew is not among them: what a file says of it is kept, nothing here adjusts it."""
 
 _FOLD_SAMPLES = 16
-"""Radii between the axis and a point at which the distortion is checked for having turned back, where no bound clears
-it."""
+"""Radii from the axis to a point where the distortion is checked for having turned back, unless a bound clears it."""
 _INVERSION_RESIDUAL = 1e-10
-"""Of normalised image coordinates, relative to 1 + the distance from the centre: the miss after which one step more is
-the last of the inversion (quadratic: that leaves none)."""
+"""Of normalised coordinates, relative to 1 + the distance from the centre: after such a miss one step more will do."""
 _NEWTON_STEPS, _BRACKET_STEPS = 10, 100
 
 
@@ -52,10 +49,9 @@ _NEWTON_STEPS, _BRACKET_STEPS = 10, 100
 class Intrinsics:
     """What a camera is without where it stands.
 
-    size: (width, height) px. K: (3, 3), zero skew. model: "pinhole" or "fisheye".
-    dist: pinhole k1 k2 p1 p2 k3 [k4 k5 k6] (0, 4, 5 or 8 given, 5 or 8 kept), fisheye k1 k2 k3 k4 (0 or 4 given, 4
-    kept).
-    Raises InputError for other shapes, skew, or values that are not finite.
+    size: (width, height) px. K: [fx skew cx; 0 fy cy; 0 0 1] px. model: "pinhole" or "fisheye".
+    dist: pinhole k1 k2 p1 p2 k3 [k4 k5 k6] (0, 4, 5 or 8 given, 5 or 8 kept), fisheye k1 k2 k3 k4 (0 or 4 given).
+    Raises InputError for other shapes, or values that are not finite.
     """
 
     size: tuple[int, int]
@@ -69,10 +65,9 @@ class Intrinsics:
         if len(self.size) != 2 or min(self.size) <= 0:
             raise InputError(f"image size: expected (width, height) in px, got {self.size}")
         K = np.array(self.K, dtype=np.float64)
-        if K.shape != (3, 3) or not np.isfinite(K).all() or np.any(K[2] != (0, 0, 1)) or min(K[0, 0], K[1, 1]) <= 0:
-            raise InputError(f"K: expected a 3x3 matrix [fx 0 cx; 0 fy cy; 0 0 1], got {K.tolist()}")
-        if K[0, 1] != 0 or K[1, 0] != 0:
-            raise InputError(f"K: expected zero skew, got {K[0, 1]:g}; calibrate without skew")
+        whole = K.shape == (3, 3) and bool(np.isfinite(K).all())
+        if not whole or np.any(K[2] != (0, 0, 1)) or K[1, 0] != 0 or min(K[0, 0], K[1, 1]) <= 0:
+            raise InputError(f"K: expected a 3x3 matrix [fx skew cx; 0 fy cy; 0 0 1], got {K.tolist()}")
         dist = np.array(self.dist, dtype=np.float64).ravel()
         lengths = (0, 4, 5, 8) if self.model == "pinhole" else (0, 4)
         if len(dist) not in lengths or not np.isfinite(dist).all():
@@ -88,14 +83,20 @@ class Intrinsics:
         K, unused = self.K, np.zeros(8 - len(self.dist))
         return np.concatenate(([K[0, 0], K[1, 1], K[0, 2], K[1, 2]], self.dist, unused))
 
+    @property
+    def row(self) -> Array:
+        """(13,) what kernels read: `parameters`, then the skew."""
+        return np.append(self.parameters, self.K[0, 1])
+
     @classmethod
     def from_parameters(
         cls, size: tuple[int, int], parameters: ArrayLike, model: str = "pinhole", n_dist: int | None = None
     ) -> Intrinsics:
-        """The inverse of `parameters` (12,); n_dist distortion coefficients are kept (default 5, fisheye 4)."""
-        fx, fy, cx, cy, *dist = np.asarray(parameters, dtype=np.float64)
+        """The inverse of `parameters` or `row`; n_dist distortion coefficients are kept (default 5, fisheye 4)."""
+        fx, fy, cx, cy, *rest = np.asarray(parameters, dtype=np.float64)
         n_dist = (4 if model == "fisheye" else 5) if n_dist is None else n_dist
-        return cls(size, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), np.array(dist[:n_dist]), model)
+        skew = rest[8] if len(rest) > 8 else 0.0
+        return cls(size, np.array([[fx, skew, cx], [0, fy, cy], [0, 0, 1]]), np.array(rest[:n_dist]), model)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +149,7 @@ def pixels_from_camera(x_cam: ArrayLike, intrinsics: Intrinsics) -> Array:
     """
     x_cam = np.asarray(x_cam, dtype=np.float64)
     flat = np.ascontiguousarray(x_cam.reshape(-1, 3))
-    return _project(_MODELS[intrinsics.model], intrinsics.parameters, flat).reshape(*x_cam.shape[:-1], 2)
+    return _project(_MODELS[intrinsics.model], intrinsics.row, flat).reshape(*x_cam.shape[:-1], 2)
 
 
 def rays_from_pixels(xy: ArrayLike, intrinsics: Intrinsics) -> Array:
@@ -158,7 +159,7 @@ def rays_from_pixels(xy: ArrayLike, intrinsics: Intrinsics) -> Array:
     """
     xy = np.asarray(xy, dtype=np.float64)
     flat = np.ascontiguousarray(xy.reshape(-1, 2))
-    return _unproject(_MODELS[intrinsics.model], intrinsics.parameters, flat).reshape(*xy.shape[:-1], 3)
+    return _unproject(_MODELS[intrinsics.model], intrinsics.row, flat).reshape(*xy.shape[:-1], 3)
 
 
 def project_jacobian(x_cam: ArrayLike, intrinsics: Intrinsics) -> tuple[Array, Array, Array]:
@@ -169,7 +170,7 @@ def project_jacobian(x_cam: ArrayLike, intrinsics: Intrinsics) -> tuple[Array, A
     """
     x_cam = np.asarray(x_cam, dtype=np.float64)
     flat, shape = np.ascontiguousarray(x_cam.reshape(-1, 3)), x_cam.shape[:-1]
-    xy, J_point, J_parameters = _project_with_jacobian(_MODELS[intrinsics.model], intrinsics.parameters, flat)
+    xy, J_point, J_parameters = _project_with_jacobian(_MODELS[intrinsics.model], intrinsics.row, flat)
     return xy.reshape(*shape, 2), J_point.reshape(*shape, 2, 3), J_parameters.reshape(*shape, 2, 12)
 
 
@@ -183,13 +184,13 @@ def project_point(model: int, parameters: Array, x: float, y: float, z: float, o
             return False
         angle = math.atan2(r, z)
         scale = _radial(FISHEYE, p, angle)[0] / r if r > 0.0 else 1.0 / z
-        out_xy[0], out_xy[1] = p[0] * scale * x + p[2], p[1] * scale * y + p[3]
+        out_xy[0], out_xy[1] = p[0] * scale * x + p[12] * scale * y + p[2], p[1] * scale * y + p[3]
         return _unfolded(FISHEYE, p, angle)
     if not z > 0.0:
         return False
     a, b = x / z, y / z
     u, v, _, _, _ = _distorted(p, a, b)
-    out_xy[0], out_xy[1] = p[0] * u + p[2], p[1] * v + p[3]
+    out_xy[0], out_xy[1] = p[0] * u + p[12] * v + p[2], p[1] * v + p[3]
     return _unfolded(PINHOLE, p, math.sqrt(a * a + b * b))
 
 
@@ -216,7 +217,7 @@ def project_point_slope(
         J_point[0, 0], J_point[0, 1], J_point[0, 2] = aa * inverse, ab * inverse, -(aa * a + ab * b) * inverse
         J_point[1, 0], J_point[1, 1], J_point[1, 2] = ab * inverse, bb * inverse, -(ab * a + bb * b) * inverse
     for i in range(3):
-        J_point[0, i] *= p[0]
+        J_point[0, i] = p[0] * J_point[0, i] + p[12] * J_point[1, i]
         J_point[1, i] *= p[1]
     return True
 
@@ -230,7 +231,8 @@ def project_point_jacobian(
     if not project_point_slope(model, p, x, y, z, out_xy, J_point):
         return False
     J_parameters[:] = 0.0
-    J_parameters[0, 0], J_parameters[1, 1] = (out_xy[0] - p[2]) / p[0], (out_xy[1] - p[3]) / p[1]
+    J_parameters[1, 1] = (out_xy[1] - p[3]) / p[1]
+    J_parameters[0, 0] = (out_xy[0] - p[2] - p[12] * J_parameters[1, 1]) / p[0]
     J_parameters[0, 2] = J_parameters[1, 3] = 1.0
     if model == FISHEYE:
         r = math.sqrt(x * x + y * y)
@@ -239,19 +241,21 @@ def project_point_jacobian(
         for i in range(4):
             power *= angle * angle
             J_parameters[0, 4 + i], J_parameters[1, 4 + i] = p[0] * x * power, p[1] * y * power
-        return True
-    a, b = x / z, y / z
-    s = a * a + b * b
-    inverse = 1.0 / (1.0 + s * (p[9] + s * (p[10] + s * p[11])))
-    g = (1.0 + s * (p[4] + s * (p[5] + s * p[8]))) * inverse
-    power = inverse
-    for i in range(3):
-        power *= s
-        top, bottom = (4, 5, 8)[i], 9 + i
-        J_parameters[0, top], J_parameters[1, top] = p[0] * a * power, p[1] * b * power
-        J_parameters[0, bottom], J_parameters[1, bottom] = -p[0] * a * g * power, -p[1] * b * g * power
-    J_parameters[0, 6], J_parameters[0, 7] = p[0] * 2.0 * a * b, p[0] * (s + 2.0 * a * a)
-    J_parameters[1, 6], J_parameters[1, 7] = p[1] * (s + 2.0 * b * b), p[1] * 2.0 * a * b
+    else:
+        a, b = x / z, y / z
+        s = a * a + b * b
+        inverse = 1.0 / (1.0 + s * (p[9] + s * (p[10] + s * p[11])))
+        g = (1.0 + s * (p[4] + s * (p[5] + s * p[8]))) * inverse
+        power = inverse
+        for i in range(3):
+            power *= s
+            top, bottom = (4, 5, 8)[i], 9 + i
+            J_parameters[0, top], J_parameters[1, top] = p[0] * a * power, p[1] * b * power
+            J_parameters[0, bottom], J_parameters[1, bottom] = -p[0] * a * g * power, -p[1] * b * g * power
+        J_parameters[0, 6], J_parameters[0, 7] = p[0] * 2.0 * a * b, p[0] * (s + 2.0 * a * a)
+        J_parameters[1, 6], J_parameters[1, 7] = p[1] * (s + 2.0 * b * b), p[1] * 2.0 * a * b
+    for i in range(4, 12):
+        J_parameters[0, i] += p[12] / p[1] * J_parameters[1, i]
     return True
 
 
@@ -305,8 +309,7 @@ def _unfolded(model: int, p: Array, r: float) -> bool:
 
 @njit(cache=True, error_model="numpy")
 def _undistorted_radius(model: int, p: Array, distorted: float) -> float:
-    """The radius whose distorted one is given: Newton, bracketed. Meaningless where there is none; check by
-    projecting."""
+    """The radius with this distorted one: bracketed Newton. Meaningless where there is none; check by projecting."""
     low, high = 0.0, (math.pi if model == FISHEYE else np.inf)
     r = min(distorted, high)
     for _ in range(_BRACKET_STEPS):
@@ -332,7 +335,7 @@ def _undistorted_radius(model: int, p: Array, distorted: float) -> float:
 def ray_of_pixel(model: int, parameters: Array, u: float, v: float, ray: Array) -> bool:
     """Unit ray (3,) of one pixel in the camera frame; False, and ray meaningless, where there is none."""
     p = parameters
-    u, v = (u - p[2]) / p[0], (v - p[3]) / p[1]
+    u, v = (u - p[2] - p[12] * (v - p[3]) / p[1]) / p[0], (v - p[3]) / p[1]
     distorted = math.sqrt(u * u + v * v)
     if not math.isfinite(distorted):
         return False
@@ -353,8 +356,7 @@ def ray_of_pixel(model: int, parameters: Array, u: float, v: float, ray: Array) 
 
 @njit(cache=True, error_model="numpy")
 def _undistorted(p: Array, u: float, v: float, a: float, b: float) -> tuple[bool, float, float]:
-    """Newton from (a, b) for the pinhole's normalised coordinates that distort to (u, v); whether it came to an end
-    there."""
+    """Newton from (a, b) for the normalised coordinates that distort to (u, v); whether it came to an end there."""
     enough = _INVERSION_RESIDUAL * (1.0 + abs(u) + abs(v))
     for _ in range(_NEWTON_STEPS):
         value_u, value_v, aa, ab, bb = _distorted(p, a, b)

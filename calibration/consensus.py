@@ -1,6 +1,6 @@
 """Which views agree on a point, and where is it? Compiled triangulation, one point at a time, for `geometry`.
 
-A rig is an array (V, 28), one row a camera (`camera_rows`); an observation is a pixel (2,), NaN where missing, and its
+A rig is an array (V, 29), one row a camera (`camera_rows`); an observation is a pixel (2,), NaN where missing, and its
 information (3,) = xx, xy, yy of the inverse covariance in px. Distances are in standard deviations of the observations.
 """
 
@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 TRANSLATION, CENTER, MODEL, PARAMETERS = 9, 12, 15, 16
-"""Where in a camera's row they begin: R (9 numbers) comes first, the 12 intrinsic parameters last."""
+"""Where in a camera's row they begin: R (9 numbers) comes first, the intrinsics (`Intrinsics.row`) last."""
 _MANY = 12
 """Views up to which every set of them may be tried."""
 _STEPS = 20
@@ -32,7 +32,7 @@ _SINGULAR = 1e-14
 
 
 def camera_rows(R: Array, t: Array, model: NDArray[np.int64], parameters: Array) -> Array:
-    """A packed rig as (V, 28): of each camera R, t, center, model, parameters."""
+    """A packed rig as (V, 29): of each camera R, t, center, model, parameters."""
     centers = -(t[:, None, :] @ R)[:, 0]
     return np.column_stack((R.reshape(-1, 9), t, centers, model, parameters))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from calibration.board import BoardDetections
 
-__all__ = ["ExtrinsicsOptions", "camera_graph", "initial_rig"]
+__all__ = ["ExtrinsicsOptions", "board_poses", "camera_graph", "initial_rig"]
 
 Array = NDArray[np.float64]
 
@@ -56,6 +56,15 @@ def initial_rig(
     cameras = tuple(Camera(name, intrinsics[name], *poses[name]) for name in names)
     rig = CameraRig(cameras, detections.boards[0].unit)
     return rig, *_board_poses(detections, rig, views)
+
+
+def board_poses(detections: BoardDetections, rig: CameraRig) -> tuple[Array, Array]:
+    """world_from_board R (frames, boards, 3, 3), t (frames, boards, 3) of a known rig, NaN where no view gives a pose.
+
+    Each is the pose that a single view proposes and all views contradict least, a start for an adjustment.
+    """
+    views = [board_views(detections, camera.name, camera.intrinsics) for camera in rig]
+    return _board_poses(detections, rig, views)
 
 
 def camera_graph(detections: BoardDetections) -> networkx.Graph:

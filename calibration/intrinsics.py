@@ -122,7 +122,7 @@ def _one_camera(detections: BoardDetections, view: str) -> tuple[BoardDetections
     size = (int(detections.sizes[v][0]), int(detections.sizes[v][1]))
     alone = replace(
         detections, view_names=(view,), sizes=np.array([size]), corners=detections.corners[v : v + 1],
-        sigma=detections.sigma[v : v + 1],
+        sigma=detections.sigma[v : v + 1], delay=None,
     )  # fmt: skip
     return alone, size
 

@@ -56,9 +56,9 @@ def board_residuals(
     `board_equations`."""
     world, cam, pixel = np.empty(3), np.empty(3), np.empty(2)
     for b in range(len(block)):
-        pose, view, start, stop = block[b]
+        _, view, start, stop = block[b]
         for i in range(start, stop):
-            _transform(board_R[pose], board_t[pose], corner[i], world)
+            _transform(board_R[b], board_t[b], corner[i], world)
             _transform(R[view], t[view], world, cam)
             if project_point(model[view], parameters[view], cam[0], cam[1], cam[2], pixel):
                 residuals[i, 0], residuals[i, 1] = pixel[0] - xy[i, 0], pixel[1] - xy[i, 1]
@@ -69,18 +69,18 @@ def board_residuals(
 @njit(cache=True)
 def board_equations(
     R: Floats, t: Floats, parameters: Floats, model: Ints, board_R: Floats, board_t: Floats, xy: Floats, sigma: Floats,
-    corner: Floats, block: Ints, columns: Ints, n_columns: Ints, loss: int, scale: float,
+    corner: Floats, block: Ints, columns: Ints, n_columns: Ints, rate: Floats, loss: int, scale: float,
     H_cc: Floats, g_c: Floats, H_pp: Floats, g_p: Floats, H_cp: Floats,
 ) -> float:  # fmt: skip
     """Corners of rigid boards seen by cameras. Returns the cost and adds to the normal equations.
 
-    R (V, 3, 3), t (V, 3), parameters (V, 12), model (V,): the cameras. board_R (P, 3, 3), board_t (P, 3): world from
-    board.
+    R (V, 3, 3), t (V, 3), parameters (V, 13), model (V,): the cameras.
     xy (n, 2) px, sigma (n,) px, corner (n, 3) on its board, in blocks of one pose and one view: block (m, 4) = pose,
     view, start, stop.
-    columns (V, 12), n_columns (V,): the intrinsics to differentiate by. loss, scale: of the residual's length over
-    sigma.
-    H_cc (V, 18, 18), g_c (V, 18), H_pp (P, 6, 6), g_p (P, 6), H_cp (P, V, 18, 6).
+    board_R (m, 3, 3), board_t (m, 3): world from board when a block's picture was taken, which moves with its pose.
+    columns (V, 12), n_columns (V,): the intrinsics to differentiate by. rate (m, T, 6): how the board's pose changes
+    with each of the view's T clock parameters. loss, scale: of the residual's length over sigma.
+    H_cc (V, 18 + T, 18 + T), g_c (V, 18 + T), H_pp (P, 6, 6), g_p (P, 6), H_cp (P, V, 18 + T, 6).
 
     Within a block, moving the camera and moving the board are both rigid motions of the corners in the camera frame,
     so only one 6-vector and the intrinsics are accumulated per corner, and mapped to both poses once per block.
@@ -94,7 +94,7 @@ def board_equations(
         n = 6 + n_columns[view]
         H[:], g[:] = 0.0, 0.0
         for i in range(start, stop):
-            _transform(board_R[pose], board_t[pose], corner[i], world)
+            _transform(board_R[b], board_t[b], corner[i], world)
             _transform(R[view], t[view], world, cam)
             if not project_point_jacobian(
                 model[view], parameters[view], cam[0], cam[1], cam[2], pixel, J_point, J_intrinsics
@@ -105,7 +105,7 @@ def board_equations(
             rho, weight, _ = robust(loss, (r0 * r0 + r1 * r1) / sigma[i] ** 2, scale)
             cost += 0.5 * rho
             weight /= sigma[i] ** 2
-            _transform(board_R[pose], zero, corner[i], world)
+            _transform(board_R[b], zero, corner[i], world)
             _transform(R[view], zero, world, arm)
             _cross_columns(J_point, arm, J)
             for row in range(2):
@@ -118,10 +118,11 @@ def board_equations(
                 g[a] += j0 * r0 + j1 * r1
                 for c in range(a, n):
                     H[a, c] += j0 * J[0, c] + j1 * J[1, c]
-        _block_maps(R[view], board_t[pose], to_camera, to_board)
+        _block_maps(R[view], board_t[b], to_camera, to_board)
         _add_block(
-            H, g, n, columns[view], to_camera, to_board, H_cc[view], g_c[view], H_pp[pose], g_p[pose], H_cp[pose, view]
-        )
+            H, g, n, columns[view], to_camera, to_board, rate[b],
+            H_cc[view], g_c[view], H_pp[pose], g_p[pose], H_cp[pose, view],
+        )  # fmt: skip
     return cost
 
 
@@ -139,33 +140,36 @@ def _block_maps(R: Floats, board_t: Floats, to_camera: Floats, to_board: Floats)
 
 @njit(cache=True)
 def _add_block(
-    H: Floats, g: Floats, n: int, columns: Ints, to_camera: Floats, to_board: Floats,
+    H: Floats, g: Floats, n: int, columns: Ints, to_camera: Floats, to_board: Floats, rate: Floats,
     H_cc: Floats, g_c: Floats, H_pp: Floats, g_p: Floats, H_cp: Floats,
 ) -> None:  # fmt: skip
     """Map the upper triangle H (n, n), g of (rigid motion, chosen intrinsics) to the camera's and the board's
     parameters."""
-    camera_map, board_map = np.zeros((n, 18)), np.zeros((n, 6))
+    width = 18 + len(rate)
+    camera_map, board_map = np.zeros((n, width)), np.zeros((n, 6))
     camera_map[:6, :6] = to_camera
     board_map[:6] = to_board
+    for c in range(len(rate)):
+        camera_map[:6, 18 + c] = to_board @ rate[c]
     for c in range(n - 6):
         camera_map[6 + c, 6 + columns[c]] = 1.0
     for a in range(n):
         for c in range(a):
             H[a, c] = H[c, a]
-    H_camera, H_board = np.zeros((n, 18)), np.zeros((n, 6))
+    H_camera, H_board = np.zeros((n, width)), np.zeros((n, 6))
     for a in range(n):
         for k in range(n):
             value = H[a, k]
-            for c in range(18):
+            for c in range(width):
                 H_camera[a, c] += value * camera_map[k, c]
             for c in range(6):
                 H_board[a, c] += value * board_map[k, c]
     for k in range(n):
-        for a in range(18):
+        for a in range(width):
             value = camera_map[k, a]
             if value != 0.0:
                 g_c[a] += value * g[k]
-                for c in range(18):
+                for c in range(width):
                     H_cc[a, c] += value * H_camera[k, c]
                 for c in range(6):
                     H_cp[a, c] += value * H_board[k, c]
@@ -273,8 +277,9 @@ def point_equations(
 
 
 def stepped(cameras: Packed, step: Floats) -> Packed:
-    """The cameras after a step (V, 18) over RIG_PARAMETERS, or (V, 6) with the intrinsics held."""
-    parameters = cameras.parameters + step[:, 6:] if step.shape[1] > 6 else cameras.parameters
+    """The cameras after a step (V, 18 or more) that begins with RIG_PARAMETERS, or (V, 6) with the intrinsics held."""
+    parameters = cameras.parameters.copy()
+    parameters[:, : step[:, 6:18].shape[1]] += step[:, 6:18]
     return replace(cameras, R=exp_so3(step[:, :3]) @ cameras.R, t=cameras.t + step[:, 3:6], parameters=parameters)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from calibration.transforms import apply
 
 if TYPE_CHECKING:
     from calibration.board import BoardDetections
+    from calibration.clocks import Clocks
 
 __all__ = [
     "CalibrationReport",
@@ -52,7 +53,9 @@ class CameraReport:
     rms, rms_kept: px, of all corners and without the rejected ones. noise: px, scatter of one coordinate in the rig;
     noise_alone: in its own images alone, NaN where its intrinsics were given. coverage: share of the image that corners
     reach. focal, focal_sigma: px, mean of fx and fy, and its uncertainty (0: given). intrinsics: "given", "adjusted" or
-    "held"; held: names of parameters that the footage does not determine; reason: why.
+    "held"; held: names of parameters that the footage does not determine; reason: why. offset, offset_sigma (s), drift
+    (s/s): how much later than its moment a picture was taken, on the clock of the camera in the middle of all; 0 where
+    no camera is out of step.
     """
 
     name: str
@@ -69,6 +72,9 @@ class CameraReport:
     intrinsics: str
     held: tuple[str, ...] = ()
     reason: str = ""
+    offset: float = 0.0
+    offset_sigma: float = 0.0
+    drift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,9 @@ class CalibrationReport:
                 f"boards  rms {camera.rms:.3f} px  covers "
                 f"{camera.coverage:4.0%}  focal {camera.focal:.1f}{sigma} px, {camera.intrinsics}{held}"
             )
+        if any(camera.offset_sigma > 0 for camera in self.cameras):
+            late = ", ".join(f"{c.name} {1e3 * c.offset:+.2f} ± {1e3 * c.offset_sigma:.2f}" for c in self.cameras)
+            lines.append(f"pictures taken late by, ms: {late}; made up for in the figures above")
         lines += [f"{a} - {b}: {count} common frames" for a, b, count in self.links]
         lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
@@ -143,6 +152,7 @@ def make_report(
     known: Knowledge,
     alone: Mapping[str, IntrinsicsEstimate],
     rms_held_out: float,
+    clocks: Clocks | None = None,
 ) -> CalibrationReport:
     """The report on an adjusted rig. kept: the detections without the rejected corners; alone: by camera without given
     intrinsics, what its own images say. Views in the detections' order, which is the rig's."""
@@ -152,6 +162,8 @@ def make_report(
         _camera_report(v, detections, seen[v], fitted[v], residuals[v], result.rig, known, alone)
         for v in range(len(result.rig))
     )
+    if clocks is not None:
+        cameras = _on_the_middle_clock(cameras, clocks.clock, clocks.sigma)
     links = tuple((a, b, int(edge["common"])) for a, b, edge in camera_graph(detections).edges(data=True))
     squares = square_lengths(result.rig, kept)
     n_corners = int(np.isfinite(residuals[..., 0]).sum())
@@ -202,6 +214,17 @@ def _camera_report(
     )
 
 
+def _on_the_middle_clock(cameras: tuple[CameraReport, ...], clock: Array, sigma: Array) -> tuple[CameraReport, ...]:
+    """With offsets relative to the camera whose own is the median: what is odd about one camera is said of that one."""
+    middle = np.argsort(clock[:, 0], kind="stable")[(len(clock) - 1) // 2]
+    shown = clock - clock[middle]
+    apart = np.hypot(sigma[:, 0], sigma[middle, 0]) * (np.arange(len(clock)) != middle)
+    return tuple(
+        replace(camera, offset=float(o), offset_sigma=float(s), drift=float(d))
+        for camera, (o, d), s in zip(cameras, shown, apart, strict=True)
+    )
+
+
 def _warnings(
     cameras: Sequence[CameraReport], links: Sequence[tuple[str, str, int]], squares: Sequence[SquareReport]
 ) -> tuple[str, ...]:
@@ -219,6 +242,13 @@ def _warnings(
                 f"{who}corners scatter by {camera.noise:.2f} px in the rig, but by {camera.noise_alone:.2f} "
                 "px in its own images; move the board slowly, and check that the cameras are synchronous, the "
                 "board flat and no camera was moved"
+            )
+        if abs(camera.offset) > 5 * camera.offset_sigma > 0:
+            drifts = f", and drifts by {1e6 * camera.drift:+.0f} ppm" if camera.drift else ""
+            said.append(
+                f"{who}its pictures of the board were taken {1e3 * abs(camera.offset):.1f} ms too "
+                f"{'late' if camera.offset > 0 else 'early'}{drifts}; that is made up for here; where recordings are "
+                f"made the same way, add offsets = {{ {camera.name} = {camera.offset:.4f} }} under [sync]"
             )
         if camera.coverage < LEAST_COVERAGE:
             said.append(

@@ -23,8 +23,8 @@ intrinsics."""
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A rig as arrays for kernels: R (V, 3, 3), t (V, 3), parameters (V, 12), model (V,) int64 (0 pinhole, 1
-    fisheye)."""
+    """A rig as arrays for kernels: R (V, 3, 3), t (V, 3), parameters (V, 13) as in `Intrinsics.row`, model (V,) int64
+    (0 pinhole, 1 fisheye)."""
 
     R: Array
     t: Array
@@ -135,6 +135,6 @@ class CameraRig:
         return Packed(
             R=np.stack([camera.R for camera in self.cameras]),
             t=np.stack([camera.t for camera in self.cameras]),
-            parameters=np.stack([camera.intrinsics.parameters for camera in self.cameras]),
+            parameters=np.stack([camera.intrinsics.row for camera in self.cameras]),
             model=np.array([camera.intrinsics.model == "fisheye" for camera in self.cameras], dtype=np.int64),
         )

@@ -201,7 +201,7 @@ def reconstruct(
     poses2d
         folder with a file or folder of 2D poses for each camera, by its name
     calibration
-        calibration.toml, ours, aniposelib's or Pose2Sim's
+        calibration.toml, or another tool's calibration; the README lists them
     output
         .nc (everything), .csv (a plain table) or .trc
     unit
@@ -317,36 +317,37 @@ def convert(
     output_format: Annotated[str | None, Parameter(name="--to")] = None,
     unit: str | None = None,
     fps: float | None = None,
+    size: tuple[int, int] | None = None,
     json: Json = False,
 ) -> None:
-    """Turn poses of one format into another.
+    """Turn poses or a calibration of one format into another.
 
     Parameters
     ----------
     source
-        a file, or a folder of OpenPose JSON
+        poses or a calibration: a file or folder of another tool; the README lists them
     output
         what to write
     source_format
-        native, sleap, sleap_analysis, deeplabcut, openpose, openpose_body25, openpose_body25b, trc or csv
+        where the content does not tell: sleap, deeplabcut, openpose, trc, csv, ...; aniposelib, dannce, opencv, ...
     output_format
-        native, csv, trc or deeplabcut (default: by the ending)
+        native, csv, trc or deeplabcut; calibration, aniposelib, pose2sim or opencv (default: by the ending)
     unit
         of 3D lengths, where the file does not say
     fps
-        frames/s, where the file does not say
+        frames/s, where the file of poses does not say
+    size
+        width and height of the images, px, where the calibration does not say
     """
     from pose3d.console import say, tell_json
-    from pose3d.files import load_poses, save_poses
+    from pose3d.stages.conversion import convert_file
 
-    poses = load_poses(source, source_format, unit=unit, fps=fps)
-    written = save_poses(output, poses, output_format)
-    shape = dict(zip(("frames", "individuals", "keypoints", "dimensions"), poses.shape, strict=True))
+    told = convert_file(source, output, source_format, output_format, unit=unit, fps=fps, size=size)
     if json:
-        tell_json({"output": written, "unit": poses.unit} | shape)
+        tell_json(told)
     else:
-        files, counts = ", ".join(map(str, written)), ", ".join(f"{count} {what}" for what, count in shape.items())
-        say(f"{files} written: {counts}, in {poses.unit}")
+        files, in_unit = ", ".join(map(str, told.pop("output"))), told.pop("unit")
+        say(f"{files} written: {', '.join(f'{count} {what}' for what, count in told.items())}, in {in_unit}")
 
 
 @app.command

@@ -23,7 +23,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: expected a readable TOML file, got: {error.strerror}; check the path") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: expected text in UTF-8; save the file in that encoding") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or an integer of thousands of digits
         raise InputError(f"{path}: expected TOML, got: {error}; correct that line") from None
 
 
@@ -52,7 +52,7 @@ def numbers(table: Mapping[str, Any], key: str, shape: tuple[int, ...], where: s
         array = np.array(table[key], dtype=np.float64)
     except KeyError:
         raise InputError(f"{where}: expected a key '{key}', got only {', '.join(table) or 'none'}; add it") from None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{where}.{key}: expected numbers, got {table[key]!r}") from None
     fits = array.ndim == len(shape) and all(n in (-1, m) for n, m in zip(shape, array.shape, strict=True))
     if not fits or not np.isfinite(array).all():

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from calibration.board import Board
+from calibration.board import Board, BoardDetections
 from calibration.calibrate import CalibrationOptions, calibrate_rig
 from calibration.camera import Intrinsics
 from calibration.detection import DetectionOptions, detect_boards
@@ -24,11 +23,11 @@ from calibration.footage import open_footage
 from calibration.intrinsics import estimate_intrinsics
 from calibration.rig import CameraRig
 from pose3d.records import Plan, Progress, StageReport, fingerprint_source, jsonable, run_stage
-from pose3d.timeline import SyncOptions, make_timeline
+from pose3d.timeline import SyncOptions, Timeline, make_timeline
 
 __all__ = ["calibrate_footage", "take_calibration"]
 
-CALIBRATE_VERSION, TAKE_VERSION = 1, 1
+CALIBRATE_VERSION, TAKE_VERSION = 2, 1
 
 
 def calibrate_footage(
@@ -75,9 +74,7 @@ def calibrate_footage(
     def work() -> dict[str, Any]:
         boards = board if isinstance(board, Board) else load_board(board)
         known = _known_intrinsics(intrinsics, sources, boards, detect, progress)
-        frames = _frames(sources, sync)
-        cache = plan.unfinished / "boards"
-        detections = detect_boards(sources, boards, detect, frames=frames, cache=cache, progress=progress)
+        detections = _detected(sources, boards, detect, _timeline(sources, sync), plan.unfinished / "boards", progress)
         calibration = calibrate_rig(detections, calibrate, known or None)
         save_rig(output, calibration.rig)
         report = jsonable(calibration.report.to_dict())
@@ -123,8 +120,26 @@ def take_calibration(
     return run_stage(plan, work, force=force)
 
 
-def _frames(sources: Mapping[str, Path], sync: SyncOptions) -> dict[str, NDArray[np.int64]] | None:
-    """{camera: frame number at every moment} of videos, -1 = none; None for images, which pair by their numbers."""
+def _detected(
+    sources: Mapping[str, Path],
+    board: Board,
+    options: DetectionOptions,
+    timeline: Timeline | None,
+    cache: Path,
+    progress: Progress | None,
+) -> BoardDetections:
+    """Boards in the footage; of videos also when each picture was taken, as far as it is known."""
+    if timeline is None:
+        return detect_boards(sources, board, options, cache=cache, progress=progress)
+    frames = {name: timeline.frame[:, timeline.view(name)] for name in sources}
+    found = detect_boards(sources, board, options, frames=frames, cache=cache, progress=progress)
+    rows = found.frame
+    delay = np.stack([-timeline.shift[rows, timeline.view(name)] for name in found.view_names]) / timeline.fps
+    return replace(found, time=timeline.time[rows], delay=delay)
+
+
+def _timeline(sources: Mapping[str, Path], sync: SyncOptions) -> Timeline | None:
+    """Which frames of videos belong together, and when; None for images, which pair by their numbers."""
     if not all(path.is_file() for path in sources.values()):
         return None
     counts, fps = {}, math.nan
@@ -132,11 +147,10 @@ def _frames(sources: Mapping[str, Path], sync: SyncOptions) -> dict[str, NDArray
         with open_footage(path) as footage:
             counts[name], fps = footage.n_frames, fps if math.isfinite(fps) else footage.fps
     try:
-        timeline = make_timeline(counts, fps, sync)
+        return make_timeline(counts, fps, sync)
     except InputError as error:
         message = str(error).replace("[sync]", "[sync_calibration]")
         raise InputError(f"board footage: {message}") from None
-    return {name: timeline.frame[:, timeline.view(name)] for name in sources}
 
 
 def _known_intrinsics(

@@ -159,10 +159,10 @@ def test_rows_hold_what_the_kernels_read() -> None:
     rig = ring(3, fisheye=(1,))
     packed = rig.packed()
     rows = camera_rows(packed.R, packed.t, packed.model, packed.parameters)
-    assert rows.shape == (3, 28)
+    assert rows.shape == (3, 29)
     for row, camera in zip(rows, rig, strict=True):
         model = [float(camera.intrinsics.model == "fisheye")]
-        expected = np.concatenate((camera.R.ravel(), camera.t, camera.center, model, camera.intrinsics.parameters))
+        expected = np.concatenate((camera.R.ravel(), camera.t, camera.center, model, camera.intrinsics.row))
         np.testing.assert_allclose(row, expected, atol=1e-12)
 
 

@@ -3,6 +3,8 @@ projection."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -68,8 +70,8 @@ def boards(rig, board_R, board_t, xy, corner, block, sigma, free, loss="linear",
     )
     H_cp = np.zeros((POSES, VIEWS, 18, 6))
     cost = board_equations(
-        c.R, c.t, c.parameters, c.model, board_R, board_t, xy, sigma, corner, block, columns, n_columns,
-        LOSSES.index(loss), scale, H_cc, g_c, H_pp, g_p, H_cp,
+        c.R, c.t, c.parameters, c.model, board_R[block[:, 0]], board_t[block[:, 0]], xy, sigma, corner, block, columns,
+        n_columns, np.zeros((len(block), 0, 6)), LOSSES.index(loss), scale, H_cc, g_c, H_pp, g_p, H_cp,
     )  # fmt: skip
     cross = H_cp.reshape(POSES, -1, 6).transpose(1, 0, 2).reshape(18 * VIEWS, -1)
     H = np.block([[block_diagonal(H_cc), cross], [cross.T, block_diagonal(H_pp)]])
@@ -134,10 +136,12 @@ def test_board_residuals_are_projected_less_measured(scene):
     shift = rng.normal(0, 1, xy.shape)
     out = np.empty_like(xy)
     c = rig.packed()
-    board_residuals(c.R, c.t, c.parameters, c.model, board_R, board_t, xy + shift, corner, block, out)
+    board_residuals(
+        c.R, c.t, c.parameters, c.model, board_R[block[:, 0]], board_t[block[:, 0]], xy + shift, corner, block, out
+    )
     np.testing.assert_allclose(out, -shift, atol=1e-9)
     board_t[0, 2] = -3.0  # behind the pinhole cameras
-    board_residuals(c.R, c.t, c.parameters, c.model, board_R, board_t, xy, corner, block, out)
+    board_residuals(c.R, c.t, c.parameters, c.model, board_R[block[:, 0]], board_t[block[:, 0]], xy, corner, block, out)
     assert np.isinf(out[: 2 * CORNERS]).all()
     free = np.zeros((VIEWS, 12), dtype=bool)
     only = block[:1]
@@ -230,6 +234,9 @@ def test_points_that_a_camera_cannot_see_cost_a_constant(points_seen):
 
 def test_a_rig_with_other_cameras_keeps_names_and_models():
     rig = three_cameras()
+    skewed = [replace(c.intrinsics, K=c.intrinsics.K + np.array([[0, 2.5, 0], [0, 0, 0], [0, 0, 0]])) for c in rig]
+    cameras = tuple(replace(c, intrinsics=intrinsics) for c, intrinsics in zip(rig, skewed, strict=True))
+    rig = replace(rig, cameras=cameras)
     step = np.zeros((VIEWS, 18))
     step[:, 3], step[:, 6] = 0.5, 7.0
     new = with_cameras(rig, stepped(rig.packed(), step))
@@ -237,5 +244,6 @@ def test_a_rig_with_other_cameras_keeps_names_and_models():
     for old, camera in zip(rig, new, strict=True):
         np.testing.assert_allclose(camera.t - old.t, [0.5, 0, 0])
         assert camera.intrinsics.K[0, 0] == pytest.approx(old.intrinsics.K[0, 0] + 7)
+        assert camera.intrinsics.K[0, 1] == 2.5
         np.testing.assert_array_equal(camera.intrinsics.dist, old.intrinsics.dist)
         assert camera.intrinsics.model == old.intrinsics.model

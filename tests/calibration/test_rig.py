@@ -47,7 +47,7 @@ def test_a_rig_is_its_cameras_in_order(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(rig.centers[i], camera.center)
     packed = rig.packed()
     np.testing.assert_array_equal(packed.model, [0, 1, 0])
-    np.testing.assert_array_equal(packed.parameters[1], rig["b"].intrinsics.parameters)
+    np.testing.assert_array_equal(packed.parameters[1], rig["b"].intrinsics.row)
     np.testing.assert_array_equal(packed.R[2], rig["c"].R)
     np.testing.assert_array_equal(packed.t[2], rig["c"].t)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.files import save_rig
+from calibration.files import load_rig, save_rig
 from calibration.synthetic import ring_rig
 from pose3d.cli import app, main
 from pose3d.files import load_poses, save_poses
@@ -120,6 +120,30 @@ def test_convert_names_the_files_that_it_wrote(
     written = [Path(name) for name in json.loads(capsys.readouterr().out)["output"]]
     assert len(written) == 2
     assert all(path.is_file() for path in written)
+
+
+def test_convert_takes_calibrations_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rig = ring_rig(3, np.random.default_rng(0), radius=1000.0, height=500.0)
+    save_rig(tmp_path / "calibration.toml", rig)
+    main(["convert", str(tmp_path / "calibration.toml"), str(tmp_path / "pose2sim.toml"), "--to", "pose2sim", "--json"])
+    assert json.loads(capsys.readouterr().out) == {
+        "output": [str(tmp_path / "pose2sim.toml")],
+        "unit": "m",
+        "cameras": 3,
+    }
+    main(["convert", str(tmp_path / "pose2sim.toml"), str(tmp_path / "rig.yml")])
+    assert "rig.yml written: 3 cameras, in m" in " ".join(capsys.readouterr().err.split())
+    np.testing.assert_allclose(load_rig(tmp_path / "rig.yml").centers, rig.centers / 1000, rtol=1e-12)
+    size = list(map(str, rig.cameras[0].intrinsics.size))
+    main(["convert", str(tmp_path / "rig.yml"), str(tmp_path / "back.toml"), "--from", "opencv", "--size", *size])
+    assert load_rig(tmp_path / "back.toml").names == rig.names
+    for wrong, told in ((["--fps", "3"], "leave out --fps"), (["--size", "3", "4"], "got size=(3, 4)")):
+        with pytest.raises(SystemExit):
+            main(["convert", str(tmp_path / "rig.yml"), str(tmp_path / "never.toml"), *wrong])
+        assert told in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit):
+        main(["convert", str(tmp_path / "poses.csv"), str(tmp_path / "never.nc"), "--size", "3", "4"])
+    assert "leave out --size" in " ".join(capsys.readouterr().err.split())
 
 
 def test_render_scene_and_overlay(poses3d: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

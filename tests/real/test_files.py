@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from calibration.errors import InputError
-from calibration.files import load_board, load_rig
+from calibration.files import load_board, load_rig, save_rig
 from pose3d.files import BODY_25B, load_poses, save_poses
 
 pytestmark = pytest.mark.real
@@ -202,6 +202,38 @@ def test_calibrations_and_boards(real_data: Path) -> None:
     assert (board.columns, board.rows, board.square_length, board.marker_length) == (8, 11, 24.0, 18.75)
     assert board.dictionary == "DICT_4X4_1000"
     assert load_board(folder / "board_checker.toml").marker_length is None
+
+
+@pytest.mark.parametrize("name", ["camera_array.toml", "config.toml", "capture_volume.toml"])
+def test_caliscope(real_data: Path, name: str) -> None:
+    path = real_data / "caliscope_charuco_calibration" / name
+    if name == "capture_volume.toml":
+        with pytest.raises(InputError, match=r"capture_volume\.toml: "):
+            load_rig(path)
+        return
+    rig = load_rig(path)
+    assert (rig.names, rig.unit) == (("cam_0", "cam_1", "cam_2", "cam_3"), "m")
+    assert [round(camera.intrinsics.K[0, 0]) for camera in rig] == [904, 760, 651, 640]
+    assert {camera.intrinsics.size for camera in rig} == {(1280, 720)}
+    apart = np.linalg.norm(rig.centers[:, None] - rig.centers, axis=-1)[np.triu_indices(4, 1)]
+    assert 0.3 < apart.min() < apart.max() < 2  # webcams around a desk
+
+
+@pytest.mark.parametrize("format", ["pose2sim", "opencv", "aniposelib"])
+def test_real_rigs_in_other_formats(real_data: Path, tmp_path: Path, format: str, rng: np.random.Generator) -> None:
+    """Pose2Sim's, caliscope's and sleap-anipose's rigs project alike after they were written and read again."""
+    sources = {
+        "pose2sim_multi/Demo_MultiPerson/calibration/Calib_qualisys.toml": None,
+        "caliscope_charuco_calibration/camera_array.toml": None,
+        "sleap_anipose_minimal/minimal_session/calibration.toml": "mm",
+    }
+    for source, unit in sources.items():
+        rig = load_rig(real_data / source, unit=unit)
+        save_rig(tmp_path / "rig", rig, format)
+        back = load_rig(tmp_path / "rig", format)
+        scale = 1e-3 if (rig.unit, back.unit) == ("mm", "m") else 1.0
+        points = rig.centers.mean(axis=0) + rng.normal(0, 0.1, (50, 3)) * np.ptp(rig.centers, axis=0).max()
+        np.testing.assert_allclose(back.project(scale * points), rig.project(points), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["a.nc", "a.csv"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -195,7 +196,11 @@ def test_names_with_quotes_and_controls_survive(tmp_path: Path, rng: np.random.G
         ("0.003,]", '"x",]', r"\[cam_0\]\.distortions: expected numbers"),
         ("0.003,]", "0.003, 0.1]", r"\[cam_0\]: distortion"),
         ('name = "wide"', 'name = "left"', r"calibration\.toml: rig: .*left more than once"),
-        ("[ 500.0, 0.0,", "[ 500.0, 0.5,", r"\[cam_0\]: K: expected zero skew"),
+        ("[ 500.0, 0.0,", "[ -500.0, 0.0,", r"\[cam_0\]: K: expected a 3x3 matrix"),
+        ("[ 500.0, 0.0,", "[ nan, 0.0,", r"\[cam_0\]\.matrix: expected 3x3 finite numbers"),
+        ("fisheye = true", 'fisheye = "yes"', r"\[cam_1\]\.fisheye: expected true or false, got 'yes'"),
+        ("fisheye = true", "offset = nan", r"\[cam_1\]\.offset: expected one finite"),
+        ("fisheye = true", 'drift = "none"', r"\[cam_1\]\.drift: expected numbers"),
         ("\n[cam_0]", "version = 3\n[cam_0]", r"calibration\.toml: \[version\]: expected a camera's table, got 3"),
     ],
 )
@@ -214,8 +219,10 @@ def test_no_camera_and_no_format_of_ours(tmp_path: Path, rng: np.random.Generato
         load_rig(path)
     with pytest.raises(InputError, match="unknown rig format 'pose2simm'; did you mean 'pose2sim'"):
         load_rig(path, format="pose2simm")
-    with pytest.raises(InputError, match="'calibration' only"):
-        save_rig(path, make_rig(rng), format="pose2sim")
+    with pytest.raises(InputError, match="cannot write rig format 'kalibr'; valid: calibration, aniposelib"):
+        save_rig(path, make_rig(rng), format="kalibr")
+    with pytest.raises(InputError, match=r"rig\.json: the suffix names no format; use \.toml, \.yml"):
+        save_rig(tmp_path / "rig.json", make_rig(rng))
 
 
 def project(camera: object, points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -225,9 +232,9 @@ def project(camera: object, points: NDArray[np.float64]) -> NDArray[np.float64]:
 def test_aniposelib_reads_what_we_write_and_we_what_it_writes(tmp_path: Path, rng: np.random.Generator) -> None:
     cameras = pytest.importorskip("aniposelib.cameras", reason="aniposelib is not installed")
     path = tmp_path / "calibration.toml"
-    full = make_rig(rng, 12, covariance=False)
-    rig = full.subset([c.name for c in full if len(c.intrinsics.dist) < 8])  # aniposelib has no rational model
-    save_rig(path, rig)
+    cameras_here = tuple(replace(c, offset=0.0, drift=0.0) for c in make_rig(rng, 12, covariance=False))
+    rig = CameraRig(cameras_here, "mm")  # fisheyes and eight coefficients too
+    save_rig(path, rig, "aniposelib")
     group = cameras.CameraGroup.load(str(path))
     assert group.get_names() == list(rig.names)
     points = np.stack([camera.center + camera.R[2] * 500 + rng.normal(0, 30, (5, 3)) for camera in rig])

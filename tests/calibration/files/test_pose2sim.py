@@ -34,7 +34,7 @@ def test_metres_and_four_coefficients(tmp_path: Path) -> None:
     np.testing.assert_allclose(rig["cam_2"].R, [[1, 0, 0], [0, 0, -1], [0, 1, 0]], atol=1e-15)
     assert load_rig(path, format="pose2sim").unit == "m"
     assert load_rig(path, unit="m").unit == "m"
-    with pytest.raises(InputError, match='Pose2Sim writes metres, got unit="mm"'):
+    with pytest.raises(InputError, match='in unit = "m", got unit="mm"'):
         load_rig(path, unit="mm")
 
 
