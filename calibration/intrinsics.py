@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.bundle import BundleOptions, BundleResult, adjust_boards
-from calibration.camera import INTRINSIC_PARAMETERS, Camera, Intrinsics
+from calibration.camera import INTRINSIC_PARAMETERS, Camera, Intrinsics, pixels_from_camera
 from calibration.determination import corner_noise, intrinsic_spread
 from calibration.errors import InputError, nearest_name
 from calibration.planar import board_views
@@ -175,7 +175,7 @@ def _outlines(alone: BoardDetections, view: str, rough: Intrinsics) -> Array:
         low, high = points[index == b].min(axis=0), points[index == b].max(axis=0)
         boxes.append([[low[0], low[1], 0.0], [high[0], low[1], 0.0], [high[0], high[1], 0.0], [low[0], high[1], 0.0]])
     corners = apply(views.R[frames, best, 0], views.t[frames, best, 0], np.array(boxes)[best])
-    return (rough.parameters[:2] * corners[..., :2] / corners[..., 2:]).reshape(len(frames), 8)
+    return pixels_from_camera(corners, rough).reshape(len(frames), 8)
 
 
 def _weighted(alone: BoardDetections, factor: float) -> BoardDetections:
