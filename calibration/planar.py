@@ -126,7 +126,7 @@ def _homography(plane: Array, flat: Array, weight: Array) -> Array:
 
 
 def _turn_to(ray: Array) -> Array:
-    """The smallest rotation (..., 3, 3) that turns the axis (0, 0, 1) to the ray (..., 3) of any length, not backward."""
+    """The smallest rotation (..., 3, 3) that turns the axis (0, 0, 1) to rays (..., 3) of any length, not backward."""
     ray = ray / np.linalg.norm(ray, axis=-1, keepdims=True)
     cross = skew(np.stack((-ray[..., 1], ray[..., 0], np.zeros(ray.shape[:-1])), axis=-1))
     return np.eye(3) + cross + cross @ cross / (1.0 + ray[..., 2, None, None])

@@ -21,14 +21,14 @@ from calibration.files import load_board, load_rig, save_rig
 from calibration.files.atomic import write_bytes
 from calibration.files.calibration_toml import covariance_path
 from calibration.footage import open_footage
-from calibration.intrinsics import estimate_intrinsics
+from calibration.intrinsics import IntrinsicsOptions, estimate_intrinsics
 from calibration.rig import CameraRig
 from pose3d.records import Plan, Progress, StageReport, fingerprint_source, jsonable, run_stage
 from pose3d.timeline import SyncOptions, make_timeline
 
 __all__ = ["calibrate_footage", "take_calibration"]
 
-CALIBRATE_VERSION, TAKE_VERSION = 1, 1
+CALIBRATE_VERSION, TAKE_VERSION = 2, 1
 
 
 def calibrate_footage(
@@ -74,7 +74,7 @@ def calibrate_footage(
 
     def work() -> dict[str, Any]:
         boards = board if isinstance(board, Board) else load_board(board)
-        known = _known_intrinsics(intrinsics, sources, boards, detect, progress)
+        known = _known_intrinsics(intrinsics, sources, boards, detect, calibrate.intrinsics, progress)
         frames = _frames(sources, sync)
         cache = plan.unfinished / "boards"
         detections = detect_boards(sources, boards, detect, frames=frames, cache=cache, progress=progress)
@@ -144,6 +144,7 @@ def _known_intrinsics(
     sources: Mapping[str, Path],
     board: Board,
     options: DetectionOptions,
+    estimate: IntrinsicsOptions,
     progress: Progress | None,
 ) -> dict[str, Intrinsics]:
     """{camera: Intrinsics} that were given or follow from footage of each camera alone."""
@@ -158,4 +159,4 @@ def _known_intrinsics(
                 f"intrinsics: camera '{name}' has no footage with the others; {nearest_name(name, sources)}"
             )
     alone = {name: detect_boards({name: path}, board, options, progress=progress) for name, path in given.items()}
-    return {name: estimate_intrinsics(detections, name).intrinsics for name, detections in alone.items()}
+    return {name: estimate_intrinsics(detections, name, estimate).intrinsics for name, detections in alone.items()}
