@@ -17,7 +17,8 @@ from calibration.determination import corner_noise
 from calibration.errors import InputError, nearest_name
 from calibration.extrinsics import ExtrinsicsOptions, initial_rig
 from calibration.held import FINE, ROUGH, Knowledge, Start, adjust_determined, weak_priors
-from calibration.intrinsics import FREE, IntrinsicsEstimate, IntrinsicsOptions, estimate_intrinsics
+from calibration.intrinsics import IntrinsicsEstimate, IntrinsicsOptions, estimate_intrinsics
+from calibration.lenses import free_parameters
 from calibration.planar import MIN_CORNERS
 from calibration.report import CalibrationReport, corner_residuals, make_report, rms
 from calibration.rig import CameraRig
@@ -121,6 +122,9 @@ def _steps(progress: Callable[[str, int, int], None] | None, total: int) -> Call
 def _check(detections: BoardDetections, given: Mapping[str, Intrinsics], options: CalibrationOptions) -> None:
     """Names and image sizes of the given intrinsics; that every camera sees a board."""
     names = list(detections.view_names)
+    for name in options.intrinsics.lens:
+        if name not in names:
+            raise InputError(f"lens of camera '{name}': it is not in the footage; {nearest_name(name, names)}")
     for name, intrinsics in given.items():
         if name not in names:
             raise InputError(f"intrinsics of camera '{name}': it is not in the footage; {nearest_name(name, names)}")
@@ -151,7 +155,8 @@ def _without_misdetections(
 
     A robust fit finds the worst; a second fit without those says which of all corners it cannot explain.
     """
-    bundle = BundleOptions(ROBUST, ROBUST_SCALE, dict.fromkeys(alone, FREE), weak_priors(first[0], alone), solver=ROUGH)
+    free = {name: free_parameters(own.intrinsics) for name, own in alone.items()}
+    bundle = BundleOptions(ROBUST, ROBUST_SCALE, free, weak_priors(alone), solver=ROUGH)
     kept, fit = detections, first
     for _ in range(2):
         adjusted = adjust_boards(*fit, kept, bundle)

@@ -15,18 +15,19 @@ from numpy.typing import NDArray
 
 from calibration.bundle import BundleOptions, BundleResult, board_system
 from calibration.rig import RIG_PARAMETERS
-from calibration.solver import SchurSystem
+from calibration.solver import SchurSystem, loss_weight
 
 if TYPE_CHECKING:
     from calibration.board import BoardDetections
 
-__all__ = ["N_BLOCKS", "Spread", "corner_noise", "intrinsic_spread"]
+__all__ = ["LEAST_BLOCKS", "N_BLOCKS", "Spread", "corner_losses", "corner_noise", "intrinsic_spread"]
 
 Array = NDArray[np.float64]
 
 N_BLOCKS = 10
 """Blocks of consecutive frames that are left out in turn."""
 LEAST_BLOCKS = 3
+UNPLACED_SIGMAS = 10.0
 SMALLEST_EIGENVALUE = 1e-12
 """Relative to the parameters' own scale; a direction below it is known to nobody and gets this much information."""
 
@@ -40,11 +41,13 @@ class Spread:
     """Standard deviations (views, 12) over INTRINSIC_PARAMETERS, 0 where held.
 
     formal: from the normal equations, priors included, with the residuals' own variance. jackknife: over blocks of
-    frames, inf where fewer than three blocks have a board.
+    frames, inf where fewer than three blocks have a board. held_out: (blocks,) summed loss (rho, in squared sigmas) of
+    each block's corners where the intrinsics are those of the other blocks and its boards are posed anew.
     """
 
     formal: Array
     jackknife: Array
+    held_out: Array
 
     @property
     def larger(self) -> Array:
@@ -61,22 +64,43 @@ def intrinsic_spread(
     result: of `adjust_boards(..., detections, options)`. A block's absence moves the parameters by one Gauss-Newton
     step from the optimum, (S - S_block)^-1 g_block with board poses eliminated; the steps' scatter is the jackknife's.
     """
-    posed = np.isfinite(result.board_t.reshape(len(result.board_t), -1)).any(axis=1)
-    blocks = np.array_split(np.flatnonzero(posed), min(n_blocks, int(posed.sum())))
+    seen = np.isfinite(detections.corners[..., 0]).any(axis=(0, 2))
+    posed = np.flatnonzero(np.isfinite(result.board_t.reshape(len(result.board_t), -1)).any(axis=1))
+    blocks = np.array_split(np.flatnonzero(seen), min(n_blocks, len(posed)))
     data = replace(options, priors={})
-    parts = [_reduced(board_system(result.rig, *_only(result, block), detections, data)) for block in blocks]
-    free = np.diagonal(sum(H for H, _ in parts)) > 0
+    whole = _reduced(board_system(result.rig, result.board_R, result.board_t, detections, data))
+    parts = [
+        _reduced(board_system(result.rig, *_only(result, block), detections, data))
+        if np.isin(block, posed).any() else (np.zeros_like(whole[0]), np.zeros_like(whole[1]))
+        for block in blocks
+    ]  # fmt: skip
+    free = np.diagonal(whole[0]) > 0
     views = len(result.rig)
     precision = np.zeros((views, len(RIG_PARAMETERS)))
     for name, (_, sigma) in options.priors.items():
         precision[result.rig.index(name), 6:] = 1.0 / np.asarray(sigma, dtype=np.float64) ** 2
-    total = sum(H for H, _ in parts) + np.diag(precision.ravel() * free)
+    total = whole[0] + np.diag(precision.ravel() * free)
     formal = _expand(np.sqrt(result.variance * np.diagonal(_inverse(total[np.ix_(free, free)]))), free, views)
+    losses = corner_losses(result.residuals, detections, options)
+    cost = np.array([losses[block].sum() for block in blocks])
     if len(blocks) < LEAST_BLOCKS:
-        return Spread(formal, np.where(formal > 0, np.inf, 0.0))
-    steps = np.stack([_inverse((total - H)[np.ix_(free, free)]) @ g[free] for H, g in parts])
+        return Spread(formal, np.where(formal > 0, np.inf, 0.0), cost)
+    parts = [(H[np.ix_(free, free)], g[free]) for H, g in parts]
+    total = total[np.ix_(free, free)]
+    steps = np.stack([_inverse(total - H) @ g for H, g in parts])
     scatter = np.sqrt((len(blocks) - 1) / len(blocks) * ((steps - steps.mean(axis=0)) ** 2).sum(axis=0))
-    return Spread(formal, _expand(scatter, free, views))
+    cost += [2 * g @ step + step @ H @ step for (H, g), step in zip(parts, steps, strict=True)]
+    return Spread(formal, _expand(scatter, free, views), cost)
+
+
+def corner_losses(residuals: Array, detections: BoardDetections, options: BundleOptions) -> Array:
+    """(frames,) summed rho of residuals (views, frames, corners, 2), in squared sigmas; a measured corner that has no
+    place in its image, or whose board has no pose, counts as `UNPLACED_SIGMAS` off."""
+    squared = (residuals**2).sum(axis=-1) / detections.sigma**2
+    squared = np.where(np.isfinite(squared), squared, UNPLACED_SIGMAS**2)
+    seen = np.isfinite(detections.corners[..., 0])
+    losses: Array = np.where(seen, loss_weight(squared, options.loss, options.scale)[0], 0.0).sum(axis=(0, 2))
+    return losses
 
 
 def corner_noise(residuals: Array, n_parameters: int = 0) -> float:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from calibration.bundle import BundleOptions, BundleResult, adjust_boards
 from calibration.camera import INTRINSIC_PARAMETERS, Intrinsics
 from calibration.determination import corner_noise, intrinsic_spread
-from calibration.intrinsics import FREE, IntrinsicsEstimate, prior_intrinsics
+from calibration.intrinsics import IntrinsicsEstimate
+from calibration.lenses import RADIAL, free_parameters, lens_of, prior_intrinsics
 from calibration.rig import CameraRig
 from calibration.solver import SolverOptions
 
@@ -31,8 +32,6 @@ Array = NDArray[np.float64]
 Start = tuple[CameraRig, Array, Array]
 """A rig and world_from_board R (frames, boards, 3, 3), t (frames, boards, 3)."""
 
-CENTRE_AND_TANGENTIAL, RADIAL = (2, 3, 6, 7), (8, 5, 4)
-"""Columns of INTRINSIC_PARAMETERS; of k3, k2, k1 the later ones are held only once the earlier ones are."""
 LEAST_NOISE_PX = 1e-3
 MAX_ROUNDS = 12
 ROUGH = SolverOptions(cost_tolerance=1e-6, initial_damping=1e-6)
@@ -71,8 +70,8 @@ def adjust_determined(
     after a robust adjustment of all of it. alone: cameras whose intrinsics are sought, with what their own images say.
     focal_tolerance: relative standard deviation of a focal length above which all intrinsics of its camera are held.
     """
-    weak = weak_priors(first[0], alone)
-    known = Knowledge(free={name: FREE.copy() for name in alone}, prior=dict(weak))
+    weak = weak_priors(alone)
+    known = Knowledge({name: free_parameters(own.intrinsics) for name, own in alone.items()}, dict(weak))
     start = robust
     for _ in range(MAX_ROUNDS):
         result = adjust_boards(*start, detections, known.options())
@@ -86,9 +85,11 @@ def adjust_determined(
     return known, adjust_boards(result.rig, result.board_R, result.board_t, detections, known.options(FINE))
 
 
-def weak_priors(rig: CameraRig, alone: Mapping[str, IntrinsicsEstimate]) -> dict[str, tuple[Array, Array]]:
+def weak_priors(alone: Mapping[str, IntrinsicsEstimate]) -> dict[str, tuple[Array, Array]]:
     """Mean and sigma (12,) of intrinsics of ordinary cameras with images of this size, by name."""
-    priors = {name: prior_intrinsics(rig[name].intrinsics.size, own.focal) for name, own in alone.items()}
+    priors = {
+        name: prior_intrinsics(own.intrinsics.size, own.focal, lens_of(own.intrinsics)) for name, own in alone.items()
+    }
     return {name: (prior.parameters, sigma) for name, (prior, sigma) in priors.items()}
 
 
@@ -130,14 +131,15 @@ def _hold_focal(
 
 def _hold_rest(known: Knowledge, rig: CameraRig, weak: Mapping[str, tuple[Array, Array]]) -> dict[str, Array]:
     """Hold at the weak prior what the footage says less about than the prior (its variance is then still more than half
-    of the prior's); new parameters (12,) of the cameras changed."""
+    of the prior's), of the radial ones only the highest power; new parameters (12,) of the cameras changed."""
     values = {}
     for name, free in known.free.items():
         if name in known.reason:
             continue
         mean, sigma = weak[name]
         unknown = free & (known.sigma[name] ** 2 > sigma**2 / 2)
-        columns = [*CENTRE_AND_TANGENTIAL, *[c for c in RADIAL if free[c]][:1]]
+        radial = [column for column in RADIAL[lens_of(rig[name].intrinsics)] if free[column]]
+        columns = [column for column in range(2, len(free)) if column not in radial[1:]]
         held = [c for c in columns if unknown[c]]
         if held:
             free[held] = False
@@ -150,6 +152,8 @@ def _with_parameters(rig: CameraRig, values: Mapping[str, Array]) -> CameraRig:
     cameras = []
     for camera in rig:
         old = camera.intrinsics
-        new = Intrinsics.from_parameters(old.size, values[camera.name], old.model) if camera.name in values else old
+        new = old
+        if camera.name in values:
+            new = Intrinsics.from_parameters(old.size, values[camera.name], old.model, len(old.dist))
         cameras.append(replace(camera, intrinsics=new))
     return CameraRig(tuple(cameras), rig.unit)

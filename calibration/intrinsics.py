@@ -8,16 +8,17 @@ frames.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.bundle import BundleOptions, BundleResult, adjust_boards
-from calibration.camera import INTRINSIC_PARAMETERS, Camera, Intrinsics
-from calibration.determination import corner_noise, intrinsic_spread
+from calibration.camera import Camera, Intrinsics, pixels_from_camera, rays_from_pixels
+from calibration.determination import LEAST_BLOCKS, Spread, corner_losses, corner_noise, intrinsic_spread
 from calibration.errors import InputError, nearest_name
+from calibration.lenses import LENSES, Lens, free_parameters, lens_of, prior_intrinsics
 from calibration.planar import board_views
 from calibration.rig import CameraRig
 from calibration.solver import SolverOptions
@@ -26,20 +27,21 @@ from calibration.transforms import apply
 if TYPE_CHECKING:
     from calibration.board import BoardDetections
 
-__all__ = ["IntrinsicsEstimate", "IntrinsicsOptions", "estimate_intrinsics", "prior_intrinsics"]
+__all__ = ["IntrinsicsEstimate", "IntrinsicsOptions", "estimate_intrinsics"]
 
 Array = NDArray[np.float64]
 
-FREE = np.array([name in ("fx", "fy", "cx", "cy", "d1", "d2", "d3", "d4", "d5") for name in INTRINSIC_PARAMETERS])
-"""What is sought of a pinhole camera: fx fy cx cy k1 k2 p1 p2 k3."""
-ORDINARY_FOCAL, FOCAL_SIGMA = 0.9, 0.45
-"""Prior of the focal length, in units of the image's longer side."""
-LONG_SIGMA = 0.5
-"""At least this share of the focal length first found is the sigma of its prior: there is no longest lens."""
-CENTRE_SIGMA = 0.02
-"""Prior of the principal point about the image's middle, in units of the image's longer side."""
-DISTORTION_SIGMA = (0.3, 0.3, 0.003, 0.003, 0.3)
-"""Prior of k1 k2 p1 p2 k3 about 0."""
+START_FOCALS = (0.5, 0.7, 1.5, 2.2, 3.3, 5.0)
+"""Where the search for the focal length may begin besides at its prior, in units of that."""
+START_BOARDS = 10
+WIDEST_PINHOLE = 1.4
+"""rad from the axis to which a fisheye is imitated by a pinhole."""
+LEAST_GAIN = 0.02
+"""Share of a block's held-out squared error that a less ordinary lens must save on the average,"""
+MOST_GAIN = 0.5
+"""and what more or less than this share counts no more: a block that a lens cannot explain at all is one block."""
+LEAST_SIGMAS = 2.5
+"""Standard errors over blocks of frames by which it must save."""
 LOSS, LOSS_SCALE = "huber", 3.0
 MOST_INFLATION = 10.0
 SOLVER = SolverOptions(cost_tolerance=1e-6, initial_damping=1e-6)
@@ -48,22 +50,30 @@ SOLVER = SolverOptions(cost_tolerance=1e-6, initial_damping=1e-6)
 @dataclass(frozen=True)
 class IntrinsicsOptions:
     """max_frames: boards used, chosen to differ in place, distance and tilt. min_corners: a board with fewer is not
-    used."""
+    used. lens: camera -> "pinhole" (5 distortion coefficients), "fisheye" or "rational" (pinhole with 8); what a camera
+    that is not named has is found out."""
 
     max_frames: int = 30
     min_corners: int = 8
+    lens: dict[str, Lens] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, lens in self.lens.items():
+            if lens not in LENSES:
+                raise InputError(f"lens: camera '{name}': '{lens}' is not known; {nearest_name(lens, LENSES)}")
 
 
 @dataclass(frozen=True, eq=False)
 class IntrinsicsEstimate:
     """intrinsics: the most probable ones. sigma (12,): their standard deviations over INTRINSIC_PARAMETERS, errors
     within images included, 0 where not sought. noise: px, scatter of one coordinate of the corners. n_boards: boards
-    used."""
+    used. reason: why it is this kind of lens."""
 
     intrinsics: Intrinsics
     sigma: Array
     noise: float
     n_boards: int
+    reason: str = ""
 
     @property
     def focal(self) -> float:
@@ -76,42 +86,118 @@ class IntrinsicsEstimate:
         return float(self.sigma[:2].mean())
 
 
+@dataclass(frozen=True, eq=False)
+class _First:
+    """A lens fitted to one camera's images; loss: of all corners, in their stated sigmas squared."""
+
+    result: BundleResult
+    loss: float
+
+    @property
+    def found(self) -> Intrinsics:
+        return self.result.rig.cameras[0].intrinsics
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """One lens fitted to one camera's images: its focal length's prior, the corners' noise (in their stated sigmas),
+    the adjustment; spread and error that blocks of frames have when they are left out."""
+
+    prior: tuple[Intrinsics, Array]
+    noise: float
+    result: BundleResult
+    spread: Spread
+
+
 def estimate_intrinsics(
     detections: BoardDetections, view: str, options: IntrinsicsOptions | None = None
 ) -> IntrinsicsEstimate:
-    """The pinhole intrinsics of the camera `view` from its own images of boards, which may be footage of this camera
-    alone.
+    """The intrinsics of the camera `view` from its own images of boards, which may be footage of this camera alone.
 
+    A lens that the options do not name is the most ordinary one of `LENSES` that no other beats clearly on blocks of
+    frames that took no part in the fit.
     Raises InputError when the view is not in the detections, or sees no board with enough corners.
     """
     options = options or IntrinsicsOptions()
     alone, size = _one_camera(detections, view)
-    prior = prior_intrinsics(size)
-    alone = _diverse(alone, view, prior[0], options)
-    fitted, _ = _fit(alone, prior[0], prior, 1.0, 1.0)
-    prior = prior_intrinsics(size, fitted.rig.cameras[0].intrinsics.parameters[:2].mean())
-    noise = float(np.sqrt(fitted.variance))
-    fitted, bundle = _fit(alone, fitted.rig.cameras[0].intrinsics, prior, noise, 1.0)
-    spread = intrinsic_spread(fitted, _weighted(alone, noise), bundle)
-    ratio = spread.jackknife[0, FREE] / spread.formal[0, FREE]
+    told = options.lens.get(view)
+    alone = _diverse(alone, view, prior_intrinsics(size, lens=told or "pinhole")[0], options)
+    if told:
+        fit, reason = _fitted(alone, _first(alone, view, told)), "as told"
+    else:
+        fit, reason = _most_ordinary(alone, view)
+    free = free_parameters(fit.prior[0])
+    ratio = fit.spread.jackknife[0, free] / fit.spread.formal[0, free]
     inflation = float(np.clip(np.median(ratio), 1.0, MOST_INFLATION))
-    best, _ = _fit(alone, fitted.rig.cameras[0].intrinsics, prior, noise, inflation)
+    best, _ = _adjusted(alone, fit.result.rig.cameras[0].intrinsics, fit.prior, fit.noise, inflation, fit.result)
     assert best.rig.covariance is not None
     sigma = np.sqrt(np.diagonal(best.rig.covariance)[6:] / best.variance)
-    noise = corner_noise(best.residuals, int(FREE.sum()) + 6 * int(np.isfinite(best.board_t[..., 0]).sum()))
-    return IntrinsicsEstimate(best.rig.cameras[0].intrinsics, sigma, noise, len(alone.frame))
+    noise = corner_noise(best.residuals, int(free.sum()) + 6 * int(np.isfinite(best.board_t[..., 0]).sum()))
+    return IntrinsicsEstimate(best.rig.cameras[0].intrinsics, sigma, noise, len(alone.frame), reason)
 
 
-def prior_intrinsics(size: tuple[int, int], focal_found: float = 0.0) -> tuple[Intrinsics, Array]:
-    """What a camera of this image size (width, height) is before anything was seen, and the sigma (12,) of that; inf =
-    not sought. focal_found: px, a first estimate, which widens the prior of a long lens."""
-    longer, (width, height) = max(size), size
-    focal = ORDINARY_FOCAL * longer
-    K = np.array([[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]])
-    sigma = np.full(len(INTRINSIC_PARAMETERS), np.inf)
-    sigma[:2] = max(FOCAL_SIGMA * longer, LONG_SIGMA * focal_found)
-    sigma[2:9] = CENTRE_SIGMA * longer, CENTRE_SIGMA * longer, *DISTORTION_SIGMA
-    return Intrinsics(size, K, np.zeros(5)), sigma
+def _most_ordinary(alone: BoardDetections, view: str) -> tuple[_Fit, str]:
+    """The fit of the lens to take, and why: it goes from one lens to a less ordinary one only where that fits better,
+    and is clearly better on held-out blocks of frames."""
+    fisheye = _first(alone, view, "fisheye")
+    pinhole = _first(alone, view, "pinhole", _as_pinhole(fisheye.found, alone))
+    first = {"pinhole": pinhole, "fisheye": fisheye, "rational": _first(alone, view, "rational", pinhole.found)}
+    chosen, least = LENSES[0], (1 - LEAST_GAIN) * first[LENSES[0]].loss
+    fits = {lens: _fitted(alone, first[lens]) for lens in LENSES if lens == chosen or first[lens].loss < least}
+    errors = {lens: fit.noise**2 * fit.spread.held_out for lens, fit in fits.items()}
+    for lens in list(fits)[1:]:
+        gain = np.clip(np.log(errors[chosen] / errors[lens]), -MOST_GAIN, MOST_GAIN)
+        doubt = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) >= LEAST_BLOCKS else np.inf
+        if gain.mean() > max(LEAST_SIGMAS * doubt, LEAST_GAIN):
+            chosen = lens
+    px = float(np.nanmedian(alone.sigma)) / np.sqrt(np.isfinite(alone.corners[..., 0]).sum())
+    rms = {lens: px * float(np.sqrt(error.sum())) for lens, error in errors.items()}
+    others = [f"{lens} {rms[lens]:.3f} px" if lens in rms else f"{lens} fits no better" for lens in LENSES]
+    others.pop(LENSES.index(chosen))
+    return fits[chosen], f"held-out error {rms[chosen]:.3f} px ({', '.join(others)})"
+
+
+def _first(alone: BoardDetections, view: str, lens: Lens, like: Intrinsics | None = None) -> _First:
+    """A lens of this kind fitted to all boards while their noise is not known, from the best of some starts: `like`, or
+    undistorted with one of `START_FOCALS`."""
+    prior = prior_intrinsics((int(alone.sizes[0][0]), int(alone.sizes[0][1])), lens=lens)
+    starts = [prior[0]]
+    if like is not None:
+        starts.append(Intrinsics.from_parameters(like.size, like.parameters, n_dist=len(prior[0].dist)))
+    else:
+        for factor in START_FOCALS:
+            K = prior[0].K * [[factor, 1.0, 1.0], [1.0, factor, 1.0], [1.0, 1.0, 1.0]]
+            starts.append(replace(prior[0], K=K))
+    some = np.linspace(0, len(alone.frame) - 1, min(len(alone.frame), START_BOARDS)).round().astype(int)
+    few = _frames(alone, some, alone.corners[0, some])
+    errors = [np.nan_to_num(board_views(few, view, start).error[..., 0], nan=np.inf) for start in starts]
+    start = starts[int(np.argmin([np.median(error) for error in errors]))]
+    for _ in range(
+        2
+    ):  # with what was found, boards that began in the wrong one of their two poses begin in the right one
+        result, options = _adjusted(alone, start, prior, 1.0, 1.0)
+        start = result.rig.cameras[0].intrinsics
+    return _First(result, float(corner_losses(result.residuals, alone, options).sum()))
+
+
+def _as_pinhole(fisheye: Intrinsics, alone: BoardDetections) -> Intrinsics:
+    """The pinhole whose radial curve is nearest to a fisheye's over the angles of the corners seen."""
+    rays = rays_from_pixels(alone.corners, fisheye)
+    widest = np.nanmax(np.arccos(np.clip(rays[..., 2], -1.0, 1.0)), initial=0.0)
+    angle = np.linspace(0.0, min(widest, WIDEST_PINHOLE), 50)
+    radius = angle * np.polynomial.polynomial.polyval(angle**2, [1.0, *fisheye.dist])
+    one, *bend = np.linalg.lstsq(np.tan(angle)[:, None] ** [1, 3, 5, 7], radius, rcond=None)[0]
+    K = fisheye.K * [[one, 1.0, 1.0], [1.0, one, 1.0], [1.0, 1.0, 1.0]]
+    k1, k2, k3 = np.array(bend) / one
+    return Intrinsics(fisheye.size, K, np.array([k1, k2, 0.0, 0.0, k3]))
+
+
+def _fitted(alone: BoardDetections, first: _First) -> _Fit:
+    """The lens fitted anew, now that the noise is known."""
+    prior = prior_intrinsics(first.found.size, first.found.parameters[:2].mean(), lens_of(first.found))
+    noise = float(np.sqrt(first.result.variance))
+    result, bundle = _adjusted(alone, first.found, prior, noise, 1.0, first.result)
+    return _Fit(prior, noise, result, intrinsic_spread(result, _weighted(alone, noise), bundle))
 
 
 def _one_camera(detections: BoardDetections, view: str) -> tuple[BoardDetections, tuple[int, int]]:
@@ -175,24 +261,32 @@ def _outlines(alone: BoardDetections, view: str, rough: Intrinsics) -> Array:
         low, high = points[index == b].min(axis=0), points[index == b].max(axis=0)
         boxes.append([[low[0], low[1], 0.0], [high[0], low[1], 0.0], [high[0], high[1], 0.0], [low[0], high[1], 0.0]])
     corners = apply(views.R[frames, best, 0], views.t[frames, best, 0], np.array(boxes)[best])
-    return (rough.parameters[:2] * corners[..., :2] / corners[..., 2:]).reshape(len(frames), 8)
+    return pixels_from_camera(corners, rough).reshape(len(frames), 8)
 
 
 def _weighted(alone: BoardDetections, factor: float) -> BoardDetections:
     return replace(alone, sigma=alone.sigma * factor)
 
 
-def _fit(
-    alone: BoardDetections, start: Intrinsics, prior: tuple[Intrinsics, Array], noise: float, inflation: float
+def _adjusted(
+    alone: BoardDetections,
+    start: Intrinsics,
+    prior: tuple[Intrinsics, Array],
+    noise: float,
+    inflation: float,
+    poses: BundleResult | None = None,
 ) -> tuple[BundleResult, BundleOptions]:
     """The most probable intrinsics where corners scatter by noise (in their stated sigmas) and count 1 / inflation^2
-    each."""
+    each. poses: where the boards begin, else where `start` has them."""
     (view,) = alone.view_names
-    views = board_views(alone, view, start)
     rig = CameraRig((Camera(view, start, np.eye(3), np.zeros(3)),), alone.boards[0].unit)
     options = BundleOptions(
-        loss=LOSS, scale=LOSS_SCALE / inflation, free={view: FREE}, priors={view: (prior[0].parameters, prior[1])},
-        solver=SOLVER,
+        loss=LOSS, scale=LOSS_SCALE / inflation, free={view: free_parameters(start)},
+        priors={view: (prior[0].parameters, prior[1])}, solver=SOLVER,
     )  # fmt: skip
-    result = adjust_boards(rig, views.R[:, :, 0], views.t[:, :, 0], _weighted(alone, noise * inflation), options)
-    return result, options
+    if poses is None:
+        views = board_views(alone, view, start)
+        R, t = views.R[:, :, 0], views.t[:, :, 0]
+    else:
+        R, t = poses.board_R, poses.board_t
+    return adjust_boards(rig, R, t, _weighted(alone, noise * inflation), options), options

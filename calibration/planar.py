@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.camera import Intrinsics, pixels_from_camera, rays_from_pixels
-from calibration.transforms import apply, skew
+from calibration.transforms import apply, compose, skew
 
 if TYPE_CHECKING:
     from calibration.board import BoardDetections
@@ -27,7 +27,7 @@ MIN_CORNERS = 6
 SECOND_POSE_RATIO = 2.0
 """The second pose is kept where its rms error is at most this many times the first one's."""
 LEAST_FORWARD = 0.05
-"""Rays nearer than this to the image plane (z of the unit ray) take no part: the homography lives on x/z."""
+"""Cosine from the middle of a board's rays below which a corner takes no part: the homography lives on x/z about it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,19 +49,19 @@ def board_views(detections: BoardDetections, view: str, intrinsics: Intrinsics) 
     """The poses of every board that the camera `view` sees with at least `MIN_CORNERS` corners not on one line."""
     xy = np.asarray(detections.corners[list(detections.view_names).index(view)], dtype=np.float64)
     rays = rays_from_pixels(xy, intrinsics)
-    rays[~(rays[..., 2] > LEAST_FORWARD)] = np.nan
-    flat = rays[..., :2] / rays[..., 2:]
     shape = (len(xy), len(detections.boards))
     R, t, error = np.full((*shape, 2, 3, 3), np.nan), np.full((*shape, 2, 3), np.nan), np.full((*shape, 2), np.nan)
     n_corners = np.zeros(shape, dtype=np.int64)
     for board in range(shape[1]):
         corners = np.flatnonzero(np.asarray(detections.board_index) == board)
         points = detections.object_points[corners]
-        seen = np.isfinite(flat[:, corners, 0])
+        turn, flat = _faced(rays[:, corners])
+        seen = np.isfinite(flat[..., 0])
         seen[(seen.sum(axis=1) < MIN_CORNERS) | _on_one_line(points, seen)] = False
         n_corners[:, board] = seen.sum(axis=1)
         rows = np.flatnonzero(n_corners[:, board])
-        R[rows, board], t[rows, board] = plane_poses(points[:, :2], flat[rows][:, corners])
+        pose_R, pose_t = plane_poses(points[:, :2], flat[rows])
+        R[rows, board], t[rows, board] = compose(turn[rows, None], 0.0, pose_R, pose_t)
         pixels = pixels_from_camera(apply(R[rows, board], t[rows, board], points), intrinsics)
         squared = np.where(seen[rows, None], ((pixels - xy[rows][:, None, corners]) ** 2).sum(axis=-1), 0.0)
         error[rows, board] = np.sqrt(squared.sum(axis=-1) / n_corners[rows, board, None])
@@ -82,7 +82,7 @@ def plane_poses(plane: Array, flat: Array) -> tuple[Array, Array]:
     H = _homography(plane - middle[..., None, :], flat, weight)
     slant = H[..., :2, 2]  # where the middle is seen; H[2, 2] = 1
     J = H[..., :2, :2] - slant[..., :, None] * H[..., None, 2, :2]
-    turn = _turn_to(slant)
+    turn = _turn_to(np.concatenate((slant, np.ones((*slant.shape[:-1], 1))), axis=-1))
     B = turn[..., :2, :2] - slant[..., :, None] * turn[..., None, 2, :2]
     A = np.linalg.solve(B, J)
     A /= np.linalg.norm(A, ord=2, axis=(-2, -1))[..., None, None]
@@ -93,6 +93,17 @@ def plane_poses(plane: Array, flat: Array) -> tuple[Array, Array]:
     R = np.concatenate((columns, np.cross(columns[..., 0], columns[..., 1])[..., None]), axis=-1)
     R = turn[..., None, :, :] @ R
     return R, _shift(plane, flat[..., None, :, :], weight[..., None, :], R)
+
+
+def _faced(rays: Array) -> tuple[Array, Array]:
+    """Unit rays (frames, n, 3), NaN = unseen, as a camera that faces their middle sees them: camera_from_facing
+    (frames, 3, 3) and x/z, y/z there (frames, n, 2). So boards at the side of a fisheye and behind it are like all."""
+    middle = np.nansum(rays, axis=1)
+    middle[~middle.any(axis=1)] = (0.0, 0.0, 1.0)
+    turn = _turn_to(middle)
+    rays = rays @ turn
+    rays[~(rays[..., 2] > LEAST_FORWARD)] = np.nan
+    return turn, rays[..., :2] / rays[..., 2:]
 
 
 def _homography(plane: Array, flat: Array, weight: Array) -> Array:
@@ -114,10 +125,9 @@ def _homography(plane: Array, flat: Array, weight: Array) -> Array:
     return H / H[..., 2:, 2:]
 
 
-def _turn_to(slant: Array) -> Array:
-    """The smallest rotation (..., 3, 3) that turns the axis (0, 0, 1) to the ray through slant (..., 2)."""
-    ray = np.concatenate((slant, np.ones((*slant.shape[:-1], 1))), axis=-1)
-    ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
+def _turn_to(ray: Array) -> Array:
+    """The smallest rotation (..., 3, 3) that turns the axis (0, 0, 1) to rays (..., 3) of any length, not backward."""
+    ray = ray / np.linalg.norm(ray, axis=-1, keepdims=True)
     cross = skew(np.stack((-ray[..., 1], ray[..., 0], np.zeros(ray.shape[:-1])), axis=-1))
     return np.eye(3) + cross + cross @ cross / (1.0 + ray[..., 2, None, None])
 

@@ -14,7 +14,8 @@ from calibration.determination import corner_noise
 from calibration.extrinsics import camera_graph
 from calibration.geometry import triangulate_linear
 from calibration.held import Knowledge
-from calibration.intrinsics import FREE, IntrinsicsEstimate
+from calibration.intrinsics import IntrinsicsEstimate
+from calibration.lenses import free_parameters, lens_of, parameter_names
 from calibration.planar import MIN_CORNERS
 from calibration.rig import CameraRig
 from calibration.transforms import apply
@@ -36,8 +37,6 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-LABELS = ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3")
-"""What the first of INTRINSIC_PARAMETERS are called in a pinhole camera."""
 LEAST_COVERAGE, LEAST_COMMON, MOST_REJECTED, MOST_MISFIT, MOST_SCALE_ERROR = 0.2, 10, 0.02, 3.0, 0.005
 """A warning is due below this share of the image, these common frames with any other camera, above this share of
 rejected corners, this ratio of a camera's noise in the rig and alone, this relative error of the mean square."""
@@ -53,9 +52,9 @@ class CameraReport:
     rms, rms_kept: px, of all corners and without the rejected ones. noise: px, scatter of one coordinate in the rig;
     noise_alone: in its own images alone, NaN where its intrinsics were given. coverage: share of the image that corners
     reach. focal, focal_sigma: px, mean of fx and fy, and its uncertainty (0: given). intrinsics: "given", "adjusted" or
-    "held"; held: names of parameters that the footage does not determine; reason: why. offset, offset_sigma (s), drift
-    (s/s): how much later than its moment a picture was taken, on the clock of the camera in the middle of all; 0 where
-    no camera is out of step.
+    "held"; held: names of parameters that the footage does not determine; reason: why. lens: of `lenses.LENSES`,
+    and why it is taken for that. offset, offset_sigma (s), drift (s/s): how much later than its moment a picture was
+    taken, on the clock of the camera in the middle of all; 0 where no camera is out of step.
     """
 
     name: str
@@ -75,6 +74,8 @@ class CameraReport:
     offset: float = 0.0
     offset_sigma: float = 0.0
     drift: float = 0.0
+    lens: str = "pinhole"
+    lens_reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,8 @@ class CalibrationReport:
                 f"boards  rms {camera.rms:.3f} px  covers "
                 f"{camera.coverage:4.0%}  focal {camera.focal:.1f}{sigma} px, {camera.intrinsics}{held}"
             )
+            if camera.lens != "pinhole":
+                lines.append(f"{camera.name:{width}}  {camera.lens} lens: {camera.lens_reason}")
         if any(camera.offset_sigma > 0 for camera in self.cameras):
             late = ", ".join(f"{c.name} {1e3 * c.offset:+.2f} ± {1e3 * c.offset_sigma:.2f}" for c in self.cameras)
             lines.append(f"pictures taken late by, ms: {late}; made up for in the figures above")
@@ -195,7 +198,8 @@ def _camera_report(
     name, intrinsics = rig.names[v], rig.cameras[v].intrinsics
     own, index = alone.get(name), np.asarray(detections.board_index)
     boards = sum(int((seen[:, index == b].sum(axis=1) >= MIN_CORNERS).sum()) for b in range(len(detections.boards)))
-    held = () if own is None else tuple(LABELS[c] for c in np.flatnonzero(FREE & ~known.free[name]))
+    labels = parameter_names(intrinsics)
+    held = () if own is None else np.flatnonzero(free_parameters(intrinsics) & ~known.free[name])
     return CameraReport(
         name=name,
         corners=int(seen.sum()),
@@ -209,7 +213,9 @@ def _camera_report(
         focal=float(intrinsics.parameters[:2].mean()),
         focal_sigma=0.0 if own is None else float(known.sigma[name][:2].mean()),
         intrinsics="given" if own is None else "held" if name in known.reason else "adjusted",
-        held=held,
+        held=tuple(labels[c] for c in held),
+        lens=lens_of(intrinsics),
+        lens_reason="given" if own is None else own.reason,
         reason=known.reason.get(name, ""),
     )
 

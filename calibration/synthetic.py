@@ -33,6 +33,7 @@ def ring_rig(
     distortion: tuple[float, ...] = (-0.15, 0.05, 1e-3, -5e-4, 0.0),
     off_centre_px: float = 15.0,
     unit: str = "mm",
+    model: str = "pinhole",
 ) -> CameraRig:
     """Cameras on a ring of this radius and height about the z axis, looking at the origin; image down is world down.
 
@@ -54,7 +55,7 @@ def ring_rig(
         cx, cy = (np.array(size) - 1) / 2 + off_centre_px * rng.uniform(-1, 1, 2)
         K = np.array([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]])
         dist = np.array(distortion) * rng.uniform(0.8, 1.2, len(distortion))
-        cameras.append(Camera(f"cam{i}", Intrinsics(size, K, dist), R, -R @ centre))
+        cameras.append(Camera(f"cam{i}", Intrinsics(size, K, dist, model), R, -R @ centre))
     return CameraRig(tuple(cameras), unit)
 
 

@@ -86,6 +86,7 @@ def calibrate(
     board: Path,
     output: Path,
     intrinsics: Path | None = None,
+    lens: dict[str, Literal["pinhole", "fisheye", "rational"]] | None = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -101,12 +102,14 @@ def calibrate(
         the calibration to write, such as calibration.toml
     intrinsics
         folder with footage of each camera alone, or a calibration whose intrinsics are taken as they are
+    lens
+        a camera's lens, such as --lens.top fisheye; that of a camera that is not named is found out
     """
     from pose3d.console import progress_bars, show_reports
     from pose3d.pipeline import calibrate_folder
 
     with progress_bars(quiet=json) as progress:
-        report = calibrate_folder(folder, board, output, intrinsics, force=force, progress=progress)
+        report = calibrate_folder(folder, board, output, intrinsics, lens=lens, force=force, progress=progress)
     show_reports([report], json=json)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from calibration.calibrate import CalibrationOptions
 from calibration.errors import InputError, nearest_name
 from calibration.files import load_rig
 from calibration.footage import find_sources
+from calibration.intrinsics import IntrinsicsOptions
+from calibration.lenses import Lens
 from calibration.rig import CameraRig
 from pose3d.assembly import AssemblyOptions
 from pose3d.identity import IdentityOptions
@@ -71,17 +74,19 @@ def calibrate_folder(
     output: Path,
     intrinsics: Path | None = None,
     *,
+    lens: Mapping[str, Lens] | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> StageReport:
     """Calibrate the cameras of a folder of <camera>.mp4 or <camera>/ of images.
 
     intrinsics: such a folder with footage of each camera alone, or a calibration whose intrinsics are taken.
-    Raises InputError.
+    lens: {camera: its kind of lens}, see `IntrinsicsOptions`. Raises InputError.
     """
     sources = {name: path for name, path in find_sources(folder).items() if path != intrinsics}
     known = find_sources(intrinsics) if intrinsics is not None and intrinsics.is_dir() else intrinsics
-    return calibrate_footage(output, sources, board, intrinsics=known, force=force, progress=progress)
+    options = {"calibrate": CalibrationOptions(intrinsics=IntrinsicsOptions(lens=dict(lens or {})))}
+    return calibrate_footage(output, sources, board, intrinsics=known, options=options, force=force, progress=progress)
 
 
 def reconstruct_folder(

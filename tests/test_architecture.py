@@ -15,7 +15,7 @@ FLOORS = {
         ["errors"],
         ["transforms", "solver", "corners"],
         ["camera", "board", "footage"],
-        ["rig", "consensus"],
+        ["rig", "consensus", "lenses"],
         ["geometry", "motion", "normal_equations", "planar"],
         ["detection", "synthetic", "files"],
         ["extrinsics", "bundle", "tracks"],

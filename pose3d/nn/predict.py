@@ -143,7 +143,7 @@ class Predictor:
         x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().mul_(2 / 255).sub_(1)
         half = self.options.half and self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.float16, enabled=half):
-            maps = self.module.maps(x.contiguous(memory_format=torch.channels_last))
+            maps = list(self.module.maps(x.contiguous(memory_format=torch.channels_last)))
         if self.device.type == "cuda":  # copied to pinned memory many times as fast as to any other
             maps = [torch.empty(m.shape, pin_memory=True).copy_(m) for m in maps]
         return [m.float().numpy() for m in maps]

@@ -20,7 +20,7 @@ from calibration.files import load_board, load_rig, save_rig
 from calibration.files.atomic import write_bytes
 from calibration.files.calibration_toml import covariance_path
 from calibration.footage import open_footage
-from calibration.intrinsics import estimate_intrinsics
+from calibration.intrinsics import IntrinsicsOptions, estimate_intrinsics
 from calibration.rig import CameraRig
 from pose3d.records import Plan, Progress, StageReport, fingerprint_source, jsonable, run_stage
 from pose3d.timeline import SyncOptions, Timeline, make_timeline
@@ -73,7 +73,7 @@ def calibrate_footage(
 
     def work() -> dict[str, Any]:
         boards = board if isinstance(board, Board) else load_board(board)
-        known = _known_intrinsics(intrinsics, sources, boards, detect, progress)
+        known = _known_intrinsics(intrinsics, sources, boards, detect, calibrate.intrinsics, progress)
         detections = _detected(sources, boards, detect, _timeline(sources, sync), plan.unfinished / "boards", progress)
         calibration = calibrate_rig(detections, calibrate, known or None)
         save_rig(output, calibration.rig)
@@ -158,6 +158,7 @@ def _known_intrinsics(
     sources: Mapping[str, Path],
     board: Board,
     options: DetectionOptions,
+    estimate: IntrinsicsOptions,
     progress: Progress | None,
 ) -> dict[str, Intrinsics]:
     """{camera: Intrinsics} that were given or follow from footage of each camera alone."""
@@ -172,4 +173,4 @@ def _known_intrinsics(
                 f"intrinsics: camera '{name}' has no footage with the others; {nearest_name(name, sources)}"
             )
     alone = {name: detect_boards({name: path}, board, options, progress=progress) for name, path in given.items()}
-    return {name: estimate_intrinsics(detections, name).intrinsics for name, detections in alone.items()}
+    return {name: estimate_intrinsics(detections, name, estimate).intrinsics for name, detections in alone.items()}

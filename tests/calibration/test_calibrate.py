@@ -13,7 +13,7 @@ from calibration.board import Board, BoardDetections
 from calibration.calibrate import CalibrationOptions, calibrate_rig
 from calibration.camera import Camera, Intrinsics
 from calibration.errors import InputError
-from calibration.intrinsics import estimate_intrinsics
+from calibration.intrinsics import IntrinsicsOptions, estimate_intrinsics
 from calibration.report import corner_residuals
 from calibration.rig import CameraRig
 from calibration.synthetic import board_motion, ring_rig, simulate_detections
@@ -76,6 +76,33 @@ def test_rig_from_detections(rng: np.random.Generator) -> None:
         assert camera.focal == pytest.approx(known.intrinsics.K[0, 0], abs=5 * camera.focal_sigma)
         assert camera.focal_sigma < 0.003 * camera.focal
     assert steps == [("calibrate", i + 1, 8) for i in range(8)]
+
+
+def test_a_rig_of_mixed_lenses(rng: np.random.Generator) -> None:
+    """Two pinholes and two fisheyes that see the board beside and behind them; nobody says which is which."""
+    far = ring_rig(4, rng, radius=1000, height=700, size=(1280, 1024), focal_px=1100)
+    near = ring_rig(
+        4, rng, radius=400, height=250, size=(1280, 1024), focal_px=330, distortion=(0.02, -0.004, 0.001, -1e-4),
+        model="fisheye",
+    )  # fmt: skip
+    truth = CameraRig(tuple((far, near)[i % 2].cameras[i] for i in range(4)), "mm")
+    R, t = board_motion(truth, BOARD, 80, rng, reach=700)
+    detections = simulate_detections(truth, BOARD, R, t, rng, noise_px=NOISE)
+    behind = np.isfinite(detections.corners[1, ..., 0]) & (
+        truth.cameras[1].rays(detections.corners[1]) @ truth.cameras[1].R[2] < 0
+    )
+    assert behind.sum() > 20
+    found = calibrate_rig(detections)
+    assert [camera.lens for camera in found.report.cameras] == ["pinhole", "fisheye"] * 2
+    assert [camera.intrinsics.model for camera in found.rig] == ["pinhole", "fisheye"] * 2
+    assert found.report.rms == pytest.approx(NOISE * np.sqrt(2), rel=0.05)
+    assert sigmas_off(found.rig, truth).max() < 5
+    assert "cam1  fisheye lens: held-out error 0." in found.report.text()
+    for camera, known in zip(found.report.cameras, truth, strict=True):
+        assert camera.focal == pytest.approx(known.intrinsics.K[0, 0], abs=5 * camera.focal_sigma)
+    told = calibrate_rig(detections, CalibrationOptions(intrinsics=IntrinsicsOptions(lens={"cam3": "fisheye"})))
+    assert told.report.cameras[3].lens_reason == "as told"
+    np.testing.assert_allclose(told.rig.centers, found.rig.centers, atol=0.05)
 
 
 def test_covariance_tells_the_error(rng: np.random.Generator) -> None:
@@ -206,6 +233,8 @@ def test_wrong_input_is_said_by_name(rng: np.random.Generator) -> None:
     lens = truth.cameras[0].intrinsics
     with pytest.raises(InputError, match=r"'cam9': it is not in the footage; did you mean"):
         calibrate_rig(detections, intrinsics={"cam9": lens})
+    with pytest.raises(InputError, match=r"lens of camera 'cam9': it is not in the footage; did you mean"):
+        calibrate_rig(detections, CalibrationOptions(intrinsics=IntrinsicsOptions(lens={"cam9": "fisheye"})))
     other = Intrinsics((640, 512), lens.K, lens.dist)
     with pytest.raises(InputError, match=r"camera 'cam1': expected images of 640x512 px.* got 1280x1024"):
         calibrate_rig(detections, intrinsics={"cam1": other})

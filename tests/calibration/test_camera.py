@@ -150,6 +150,26 @@ def test_a_fisheye_sees_behind_its_plane_and_a_pinhole_does_not() -> None:
     np.testing.assert_allclose(centered, radius * np.array([1, 0.5]) / np.hypot(1, 0.5))
 
 
+LENSES = [[0.0] * 4, FISHEYE, [-0.02, 0.004, -0.002, 0.0003], [0.3, 0.1, -0.02, 0.003], [-0.11, 0.03, -0.012, 0.0018]]
+
+
+@pytest.mark.parametrize("lens", LENSES, ids=range(len(LENSES)))
+def test_fisheye_round_trip_and_derivatives_to_95_degrees_and_beyond(lens: list[float]) -> None:
+    """Pixels to 1e-6, derivatives by finite differences, at every angle up to 110 degrees from the axis."""
+    intrinsics = Intrinsics(SIZE, K / 2.2 + np.diag([0, 0, 1 - 1 / 2.2]), lens, "fisheye")
+    angle, turn = np.meshgrid(np.radians(np.linspace(0, 110, 221)), np.linspace(0, 2 * np.pi, 24, endpoint=False))
+    rays = np.stack((np.sin(angle) * np.cos(turn), np.sin(angle) * np.sin(turn), np.cos(angle)), axis=-1)
+    assert (np.diff(radial(intrinsics, angle[0])) > 0).all()  # these lenses do not fold
+    xy = pixels_from_camera(rays, intrinsics)
+    back = rays_from_pixels(xy, intrinsics)
+    np.testing.assert_allclose(back, rays, atol=1e-12)
+    np.testing.assert_allclose(pixels_from_camera(back, intrinsics), xy, atol=1e-9)
+    _, J_point, _ = project_jacobian(rays, intrinsics)
+    for i, nudge in enumerate(1e-6 * np.eye(3)):
+        difference = pixels_from_camera(rays + nudge, intrinsics) - pixels_from_camera(rays - nudge, intrinsics)
+        np.testing.assert_allclose(J_point[..., i], difference / 2e-6, atol=1e-4)
+
+
 def radial(intrinsics: Intrinsics, r: Array) -> Array:
     """Distorted radius by the plain polynomial."""
     k = intrinsics.parameters[4:]

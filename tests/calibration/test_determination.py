@@ -10,7 +10,7 @@ import pytest
 from calibration.board import Board, BoardDetections
 from calibration.bundle import BundleOptions, BundleResult, adjust_boards, board_system
 from calibration.camera import INTRINSIC_PARAMETERS
-from calibration.determination import N_BLOCKS, corner_noise, intrinsic_spread
+from calibration.determination import N_BLOCKS, corner_losses, corner_noise, intrinsic_spread
 from calibration.rig import CameraRig
 from calibration.solver import schur_covariance
 from calibration.synthetic import board_motion, ring_rig, simulate_detections
@@ -43,6 +43,40 @@ def test_jackknife_is_that_of_real_refits(rng: np.random.Generator) -> None:
     expected = np.sqrt((N_BLOCKS - 1) / N_BLOCKS * (moved**2).sum(axis=0))
     np.testing.assert_allclose(spread.jackknife[:, FREE], expected[:, FREE], rtol=0.15)
     assert (spread.jackknife[:, ~FREE] == 0).all()
+
+
+@pytest.mark.parametrize("loss", ["linear", "huber"])
+def test_held_out_error_is_that_of_real_refits(rng: np.random.Generator, loss: str) -> None:
+    """Cameras fitted without a block of frames, the block's boards posed with them."""
+    rig, detections, options, result = fitted(rng, loss=loss, scale=3.0)
+    spread = intrinsic_spread(result, detections, options, n_blocks=5)
+    inside = corner_losses(result.residuals, detections, options)
+    blocks = np.array_split(np.flatnonzero(np.isfinite(detections.corners[..., 0]).any(axis=(0, 2))), 5)
+    for block, held_out in zip(blocks, spread.held_out, strict=True):
+        t = result.board_t.copy()
+        t[block] = np.nan
+        rest = adjust_boards(result.rig, result.board_R, t, detections, options).rig
+        t = np.full_like(t, np.nan)
+        t[block] = result.board_t[block]
+        posed = adjust_boards(rest, result.board_R, t, detections, replace(options, free={}, fixed=rig.names))
+        losses = corner_losses(posed.residuals, detections, options)
+        assert held_out > inside[block].sum()
+        assert held_out - inside[block].sum() == pytest.approx(losses[block].sum() - inside[block].sum(), rel=0.2)
+
+
+def test_corners_without_a_place_count(rng: np.random.Generator) -> None:
+    _, detections, options, result = fitted(rng)
+    residuals = result.residuals.copy()
+    view, frame, corner = np.argwhere(np.isfinite(detections.corners[..., 0]))[7]
+    before = corner_losses(residuals, detections, options)
+    mine = (residuals[view, frame, corner] ** 2).sum() / detections.sigma[view, frame, corner] ** 2
+    for nothing in (np.inf, np.nan):
+        residuals[view, frame, corner] = nothing
+        assert corner_losses(residuals, detections, options)[frame] == pytest.approx(before[frame] - mine + 100)
+    corners = detections.corners.copy()
+    corners[view, frame, corner] = np.nan  # its sigma stays
+    unmeasured = corner_losses(residuals, replace(detections, corners=corners), options)
+    assert unmeasured[frame] == pytest.approx(before[frame] - mine)
 
 
 def test_formal_is_the_bundles_covariance(rng: np.random.Generator) -> None:

@@ -12,12 +12,14 @@ from calibration.bundle import adjust_boards
 from calibration.calibrate import Calibration, CalibrationOptions, calibrate_rig
 from calibration.camera import Camera, Intrinsics
 from calibration.held import Knowledge, _hold_focal, _hold_rest, adjust_determined, weak_priors
-from calibration.intrinsics import FREE, IntrinsicsEstimate, estimate_intrinsics, prior_intrinsics
+from calibration.intrinsics import IntrinsicsEstimate, estimate_intrinsics
+from calibration.lenses import Lens, free_parameters, prior_intrinsics
 from calibration.rig import CameraRig
 from calibration.synthetic import board_motion, ring_rig, simulate_detections
 from calibration.transforms import exp_so3
 
 BOARD = Board(7, 10, 25.0)
+FREE = free_parameters(prior_intrinsics((1000, 800))[0])
 
 
 def side_by_side(rng: np.random.Generator, tilt: float, near: float, far: float) -> tuple[CameraRig, BoardDetections]:
@@ -136,7 +138,7 @@ def test_the_rest_is_held_where_the_prior_says_more() -> None:
     _, prior_sigma = prior_intrinsics((1000, 800))
     sigma = np.where(FREE, 0.70 * prior_sigma, 0.0)
     rig = small_rig()
-    weak = weak_priors(rig, {"a": estimate(1000.0, 1.0)})
+    weak = weak_priors({"a": estimate(1000.0, 1.0)})
     assert not _hold_rest(knowledge(sigma), rig, weak)
     sigma[[2, 4, 6, 8]] = 0.71 * prior_sigma[[2, 4, 6, 8]]
     known = knowledge(sigma)
@@ -148,6 +150,20 @@ def test_the_rest_is_held_where_the_prior_says_more() -> None:
     np.testing.assert_array_equal(np.flatnonzero(FREE & ~known.free["a"]), [2, 5, 6, 8])
     _hold_rest(known, rig, weak)
     np.testing.assert_array_equal(np.flatnonzero(FREE & ~known.free["a"]), [2, 4, 5, 6, 8])
+
+
+@pytest.mark.parametrize(("lens", "order"), [("fisheye", [7, 6, 5, 4]), ("rational", [11, 10, 9, 8, 5, 4])])
+def test_radial_coefficients_are_held_from_the_highest_power(lens: Lens, order: list[int]) -> None:
+    prior, prior_sigma = prior_intrinsics((1000, 800), lens=lens)
+    free = free_parameters(prior)
+    sigma = np.where(free, 0.71 * prior_sigma, 0.0)
+    sigma[:4] = 1e-3
+    sigma[6:8] = sigma[6:8] if lens == "fisheye" else 1e-6
+    rig = CameraRig((Camera("a", prior, np.eye(3), np.zeros(3)),), "mm")
+    known = Knowledge({"a": free.copy()}, {"a": (prior.parameters, prior_sigma)}, {"a": sigma})
+    for n in range(1, len(order) + 1):
+        _hold_rest(known, rig, {"a": (prior.parameters, prior_sigma)})
+        np.testing.assert_array_equal(np.flatnonzero(free & ~known.free["a"]), sorted(order[:n]))
 
 
 def test_misfit_widens_what_the_rig_says(rng: np.random.Generator) -> None:
@@ -165,4 +181,4 @@ def test_misfit_widens_what_the_rig_says(rng: np.random.Generator) -> None:
 
 
 def knowledge_of(rig: CameraRig, alone: dict[str, IntrinsicsEstimate]) -> Knowledge:
-    return Knowledge({name: FREE.copy() for name in alone}, weak_priors(rig, alone))
+    return Knowledge({name: FREE.copy() for name in alone}, weak_priors(alone))

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from calibration.board import Board, BoardDetections
-from calibration.camera import Camera, Intrinsics
+from calibration.camera import Camera, Intrinsics, rays_from_pixels
 from calibration.errors import InputError
-from calibration.intrinsics import IntrinsicsOptions, estimate_intrinsics, prior_intrinsics
+from calibration.intrinsics import IntrinsicsOptions, estimate_intrinsics
+from calibration.lenses import lens_of
 from calibration.rig import CameraRig
 from calibration.synthetic import simulate_detections
 from calibration.transforms import exp_so3
@@ -121,13 +122,77 @@ def test_wide_and_long_lenses(rng: np.random.Generator, focal: float) -> None:
     assert found.focal == pytest.approx(focal, rel=0.02)
 
 
-def test_prior_is_an_ordinary_lens() -> None:
-    prior, sigma = prior_intrinsics((1000, 600))
-    np.testing.assert_allclose(prior.parameters, [900, 900, 499.5, 299.5] + [0] * 8)
-    np.testing.assert_allclose(sigma[:9], [450, 450, 20, 20, 0.3, 0.3, 0.003, 0.003, 0.3])
-    assert np.isinf(sigma[9:]).all()
-    np.testing.assert_array_equal(prior_intrinsics((600, 1000), 880.0)[1][:2], 450)
-    np.testing.assert_array_equal(prior_intrinsics((600, 1000), 2000.0)[1][:2], 1000)
+def through(lens: Intrinsics, rng: np.random.Generator, widest: float, n_frames: int = 60) -> BoardDetections:
+    """Boards that face a camera with this lens, turned a little, their middle at any angle up to `widest` rad."""
+    angle, turn = widest * np.sqrt(rng.uniform(size=n_frames)), rng.uniform(0, 2 * np.pi, n_frames)
+    ray = np.stack((np.sin(angle) * np.cos(turn), np.sin(angle) * np.sin(turn), np.cos(angle)), axis=-1)
+    R = exp_so3(angle[:, None] * np.stack((-np.sin(turn), np.cos(turn), 0 * turn), axis=-1))
+    R = R @ exp_so3(np.concatenate((rng.uniform(-0.7, 0.7, (n_frames, 2)), rng.uniform(-3, 3, (n_frames, 1))), axis=1))
+    t = rng.uniform(250, 500, (n_frames, 1)) * ray - R @ BOARD.object_points.mean(axis=0)
+    rig = CameraRig((Camera("a", lens, np.eye(3), np.zeros(3)),), "mm")
+    return simulate_detections(rig, BOARD, R, t, rng, noise_px=0.3)
+
+
+def lens(focal: float, dist: list[float], model: str = "pinhole") -> Intrinsics:
+    return Intrinsics((1280, 1024), np.array([[focal, 0, 650], [0, focal, 500], [0, 0, 1]]), dist, model)
+
+
+LENSES = {
+    "pinhole": (lens(600, [-0.25, 0.07, 1e-3, -5e-4, -0.007]), 0.7),
+    "fisheye": (lens(330, [0.02, -0.004, 0.001, -1e-4], "fisheye"), 1.8),
+    "rational": (lens(500, [0.8, 0.3, 0.003, -0.002, 0.05, 1.1, 0.35, 0.02]), 0.8),
+}
+
+
+@pytest.mark.parametrize("kind", LENSES)
+def test_the_kind_of_lens_is_found_out(rng: np.random.Generator, kind: str) -> None:
+    """The kind, the focal length and the whole mapping of pixels to rays, where there were corners."""
+    truth, widest = LENSES[kind]
+    for _ in range(3):
+        footage = through(truth, rng, widest)
+        found = estimate_intrinsics(footage, "a")
+        assert lens_of(found.intrinsics) == kind
+        assert found.reason.startswith("held-out error 0.")
+        assert found.focal == pytest.approx(truth.K[0, 0], abs=5 * found.focal_sigma)
+        assert found.focal_sigma < 0.01 * found.focal
+        assert found.noise == pytest.approx(0.3, rel=0.1)
+        a, b = (rays_from_pixels(footage.corners, known) for known in (truth, found.intrinsics))
+        away = np.linalg.norm(np.cross(a, b), axis=-1) * truth.K[0, 0]
+        assert np.sqrt(np.nanmean(away**2)) < 1.0  # px; the principal point trades with the cameras' direction
+
+
+def test_a_fisheye_is_known_behind_its_image_plane(rng: np.random.Generator) -> None:
+    truth, widest = LENSES["fisheye"]
+    footage = through(truth, rng, widest)
+    angle = np.arccos(rays_from_pixels(footage.corners, truth)[..., 2])
+    assert np.nanmax(angle) > np.radians(105)
+    found = estimate_intrinsics(footage, "a").intrinsics
+    seen = np.arccos(rays_from_pixels(footage.corners, found)[..., 2])[angle > np.radians(90)]
+    assert len(seen) > 100
+    np.testing.assert_allclose(seen, angle[angle > np.radians(90)], atol=np.radians(0.5))
+
+
+@pytest.mark.parametrize("how", ["few", "flat", "bent"])
+def test_an_ordinary_lens_stays_ordinary(rng: np.random.Generator, how: str) -> None:
+    """Eight boards; boards square to the axis; a board whose middle stands out by a hundredth of its width."""
+    for _ in range(6):
+        footage = alone(rng, 8) if how == "few" else alone(rng, tilt=0.0) if how == "flat" else alone(rng)
+        if how == "bent":
+            x = BOARD.object_points[:, 0] - BOARD.object_points[:, 0].mean()
+            shift = 0.01 * np.ptp(x) * (1 - (2 * x / np.ptp(x)) ** 2)
+            footage = replace(footage, corners=footage.corners + np.outer(shift, [0.7, 0.7]))
+        found = estimate_intrinsics(footage, "a")
+        assert lens_of(found.intrinsics) == "pinhole", found.reason
+
+
+def test_a_lens_that_is_told_is_taken(rng: np.random.Generator) -> None:
+    footage = alone(rng, 30)
+    for told in ("pinhole", "fisheye", "rational"):
+        found = estimate_intrinsics(footage, "a", IntrinsicsOptions(lens={"a": told, "b": "pinhole"}))
+        assert (lens_of(found.intrinsics), found.reason) == (told, "as told")
+        assert found.focal == pytest.approx(1000, rel=0.02)
+    with pytest.raises(InputError, match=r"camera 'a': 'fish' is not known; did you mean 'fisheye'"):
+        IntrinsicsOptions(lens={"a": "fish"})  # type: ignore[dict-item]
 
 
 def test_wrong_input_is_named(rng: np.random.Generator) -> None:

@@ -145,15 +145,55 @@ def test_boards_are_told_apart(rng: np.random.Generator) -> None:
         np.testing.assert_allclose(views.t[known, board, 0], t[known], atol=1e-3)
 
 
-def test_rays_near_the_image_plane_take_no_part(rng: np.random.Generator) -> None:
-    wide = Intrinsics((1280, 1024), np.array([[300.0, 0, 640], [0, 300, 512], [0, 0, 1]]), np.zeros(4), "fisheye")
-    R = exp_so3([[0.0, 1.2, 0.0]])
-    t = np.array([[40.0, -125.0, 110.0]])
-    rig = CameraRig((Camera("a", wide, np.eye(3), np.zeros(3)),), "mm")
-    detections = simulate_detections(rig, BOARD, R, t, rng, noise_px=0, dropout=0)
-    xy = rig.project(BOARD.object_points @ R[0].T + t[0])
-    detections = replace(detections, corners=xy[:, None], sigma=np.ones((1, 1, BOARD.n_corners)))
-    points = BOARD.object_points @ R[0].T + t[0]
-    forward = points[:, 2] / np.linalg.norm(points, axis=1) > 0.05
-    assert 6 < forward.sum() < BOARD.n_corners
-    assert board_views(detections, "a", wide).n_corners[0, 0] == forward.sum()
+WIDE = Intrinsics(
+    (1280, 1024), np.array([[300.0, 0, 640], [0, 300, 512], [0, 0, 1]]), [0.02, -0.004, 0.001, -1e-4], "fisheye"
+)
+
+
+def around(n: int, rng: np.random.Generator, least: float, most: float) -> tuple[np.ndarray, np.ndarray]:
+    """Poses of boards that face the camera, turned a little, their middle at these angles in degrees from its axis."""
+    angle, turn = np.radians(rng.uniform(least, most, n)), rng.uniform(0, 2 * np.pi, n)
+    ray = np.stack((np.sin(angle) * np.cos(turn), np.sin(angle) * np.sin(turn), np.cos(angle)), axis=-1)
+    axis = np.stack((-np.sin(turn), np.cos(turn), 0 * turn), axis=-1)
+    R = exp_so3(angle[:, None] * axis) @ exp_so3(rng.uniform(-0.5, 0.5, (n, 3)))
+    return R, rng.uniform(250, 500, (n, 1)) * ray - R @ BOARD.object_points.mean(axis=0)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_a_fisheye_has_poses_of_boards_beside_and_behind_it(rng: np.random.Generator, noise: float) -> None:
+    R, t = around(60, rng, 70, 110)
+    points = BOARD.object_points @ np.swapaxes(R, -1, -2) + t[:, None]
+    assert (points[..., 2] < 0).all(axis=1).sum() > 5
+    assert ((points[..., 2] < 0).any(axis=1) & (points[..., 2] > 0).any(axis=1)).sum() > 5
+    xy = pixels_from_camera(points, WIDE)[None] + noise * rng.normal(size=(1, *points.shape[:2], 2))
+    frames = np.arange(60)
+    detections = BoardDetections(
+        view_names=("a",), boards=(BOARD,), sizes=np.array([WIDE.size]), frame=frames, time=np.full(60, np.nan),
+        corners=xy, sigma=np.ones(xy.shape[:3]), board_index=np.zeros(BOARD.n_corners, dtype=np.int64),
+    )  # fmt: skip
+    views = board_views(detections, "a", WIDE)
+    assert (views.n_corners == BOARD.n_corners).all()
+    away = angles(R[:, None], views.R[:, 0])
+    best = np.nanargmin(away, axis=1)
+    if noise:
+        assert np.median(away[frames, best]) < 0.02
+        assert np.median(views.error[:, 0, 0]) == pytest.approx(noise * np.sqrt(2), rel=0.2)
+    else:
+        np.testing.assert_allclose(views.R[frames, 0, best], R, atol=1e-7)
+        np.testing.assert_allclose(views.t[frames, 0, best], t, atol=1e-4)
+
+
+def test_corners_far_from_the_middle_of_their_board_take_no_part() -> None:
+    """A board so near that its ends are 88 degrees from the middle of what is seen."""
+    t = np.array([0.0, 0.0, 3.0]) - BOARD.object_points.mean(axis=0)
+    points = BOARD.object_points + t
+    xy = pixels_from_camera(points, WIDE)[None, None]
+    detections = BoardDetections(
+        view_names=("a",), boards=(BOARD,), sizes=np.array([WIDE.size]), frame=np.arange(1), time=np.full(1, np.nan),
+        corners=xy, sigma=np.ones(xy.shape[:3]), board_index=np.zeros(BOARD.n_corners, dtype=np.int64),
+    )  # fmt: skip
+    near = points[:, 2] / np.linalg.norm(points, axis=1) > 0.05
+    assert MIN_CORNERS < near.sum() < BOARD.n_corners
+    views = board_views(detections, "a", WIDE)
+    assert views.n_corners[0, 0] == near.sum()
+    np.testing.assert_allclose(views.t[0, 0, 0], t, atol=1e-4)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibration.errors import InputError
 from calibration.files import load_rig, save_rig
 from calibration.synthetic import ring_rig
 from pose3d.cli import app, main
@@ -72,6 +73,23 @@ def test_wrong_words_fail(capsys: pytest.CaptureFixture[str]) -> None:
             main(tokens)
         assert stopped.value.code == 2  # as usual for a command line that cannot be read
     assert "run" in capsys.readouterr().err
+
+
+def test_lenses_are_told_by_camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = {}
+
+    def calibrate(*_: object, **how: object) -> None:
+        seen.update(how)
+        raise InputError("far enough")
+
+    monkeypatch.setattr("pose3d.pipeline.calibrate_footage", calibrate)
+    monkeypatch.setattr("pose3d.pipeline.find_sources", lambda folder: {"top": folder, "cam_2": folder})
+    words = ["calibrate", str(tmp_path), "--board", "board.toml", "--output", "calibration.toml"]
+    with pytest.raises(SystemExit):
+        main([*words, "--lens.top", "fisheye", "--lens.cam_2", "rational"])
+    assert seen["options"]["calibrate"].intrinsics.lens == {"top": "fisheye", "cam_2": "rational"}
+    with pytest.raises(SystemExit):
+        main([*words, "--lens.top", "fish"])
 
 
 @pytest.fixture

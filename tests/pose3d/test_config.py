@@ -202,6 +202,13 @@ def test_options_come_from_the_stages_own_dataclasses() -> None:
         assert str(caught.value).startswith(message)
 
 
+def test_lenses_are_told_by_camera(tmp_path: Path) -> None:
+    told = load_session(written(tmp_path, '[calibrate.intrinsics]\nlens = { top = "fisheye" }\n')).options["calibrate"]
+    assert told.intrinsics.lens == {"top": "fisheye"}
+    with pytest.raises(InputError, match=r"calibrate.intrinsics.lens.top: input should be 'pinhole', 'fisheye' or"):
+        load_session(written(tmp_path, '[calibrate.intrinsics]\nlens = { top = "fish" }\n'))
+
+
 @pytest.mark.parametrize("table", OPTION_TABLES)
 def test_every_option_table_is_a_dataclass_that_an_empty_table_fills(table: str) -> None:
     module, name = OPTION_TABLES[table]
