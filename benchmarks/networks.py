@@ -199,14 +199,14 @@ def parsed():
     parser.add_argument("--work", type=Path, help="default: a temporary folder")
     parser.add_argument("--split", choices=("blocks", "hard"), default="blocks")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=argparse.SUPPRESS, help="default: TrainOptions', for flies 1400")
+    parser.add_argument("--steps", type=int, default=argparse.SUPPRESS, help="default: TrainOptions', for flies 1800")
     parser.add_argument("--batch", type=int, default=argparse.SUPPRESS)
     parser.add_argument("--frames", type=int, default=1000, help="test frames (of each view) at most; below 60 no 3D")
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("expected --data or POSE3D_REAL_DATA")
     if arguments.what == "flies" and "steps" not in arguments:
-        arguments.steps = 1400
+        arguments.steps = 1800
     return arguments
 
 
