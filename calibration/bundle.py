@@ -21,6 +21,7 @@ from calibration.solver import (
     m_estimator_variance,
     schur,
     schur_covariance,
+    schur_reduced,
 )  # fmt: skip
 from calibration.transforms import exp_so3
 
@@ -43,7 +44,9 @@ class BundleOptions:
 
     free: camera -> mask (12,) over INTRINSIC_PARAMETERS of what is adjusted; a camera not named keeps its intrinsics.
     priors: camera -> (mean (12,), sigma (12,)) Gaussian prior on the intrinsics, sigma inf = none. A free parameter is
-    drawn to it; one that is held takes sigma^2 for its variance (0 without a prior).
+    drawn to it; one that is held takes sigma^2 for its variance (0 without a prior). held: camera -> covariance (12,
+    12) of its intrinsics, for those that are held, instead. What is adjusted depends on what is held: its covariance
+    has that part too.
     fixed: cameras that keep their place; with all of them and nothing free, only the boards are posed.
     """
 
@@ -51,6 +54,7 @@ class BundleOptions:
     scale: float = 1.0
     free: Mapping[str, ArrayLike] = field(default_factory=dict)
     priors: Mapping[str, tuple[ArrayLike, ArrayLike]] = field(default_factory=dict)
+    held: Mapping[str, ArrayLike] = field(default_factory=dict)
     fixed: Collection[str] = ()
     solver: SolverOptions = SOLVER
 
@@ -121,7 +125,7 @@ def adjust_boards(
     boards_R, boards_t = boards_R.reshape(shape[0], -1, 3, 3), boards_t.reshape(shape[0], -1, 3)
     views = [_view(name, detections.view_names) for name in rig.names]
     corners = _gather(detections, views, boards_R, boards_t)
-    free, _, sigma = choices = _choices(rig, options)
+    choices = _choices(rig, options)
     evaluate = _board_evaluation(corners, *choices, options)
     start = _State(rig.packed(), boards_R[corners.pose], boards_t[corners.pose])
     found = levenberg_marquardt(start, evaluate, schur, _moved, options.solver)
@@ -134,12 +138,9 @@ def adjust_boards(
         corners.corner, corners.block, flat,
     )  # fmt: skip
     squared = (flat**2).sum(axis=1) / corners.sigma**2
-    n_parameters = int(free.sum()) + 6 * len(state.board_R)
+    n_parameters = int(choices[0].sum()) + 6 * len(state.board_R)
     variance = m_estimator_variance(squared[np.isfinite(squared)], options.loss, options.scale, n_parameters)
-    covariance = variance * schur_covariance(evaluate(state)[1])
-    held = ~free[:, 6:] & np.isfinite(sigma)
-    rows = (np.arange(len(rig))[:, None] * N_CAMERA + np.arange(6, N_CAMERA))[held]
-    covariance[rows, rows] = sigma[held] ** 2
+    covariance = _covariance(rig, corners, state, choices, options, variance)
     residuals = np.full(detections.corners.shape, np.nan)
     residuals[(np.array(views)[corners.index[0]], *corners.index[1:])] = flat
     R, t = np.full_like(boards_R, np.nan), np.full_like(boards_t, np.nan)
@@ -204,7 +205,7 @@ def _gather(detections: BoardDetections, views: list[int], boards_R: Floats, boa
 def _choices(rig: CameraRig, options: BundleOptions) -> tuple[NDArray[np.bool_], Floats, Floats]:
     """free (V, 18) over RIG_PARAMETERS, prior mean and sigma (V, 12); the first camera's pose is held, as are the
     fixed ones'."""
-    for name in (*options.free, *options.priors):
+    for name in (*options.free, *options.priors, *options.held):
         rig.index(name)
     free = np.ones((len(rig), N_CAMERA), dtype=bool)
     free[[0, *(rig.index(name) for name in options.fixed)], :6] = False
@@ -245,6 +246,30 @@ def _board_evaluation(corners, free, mean, sigma, options):  # type: ignore[no-u
         return cost, SchurSystem(H_aa, (g_c * free).ravel(), H_pp, g_p, H_cp.reshape(n_poses, -1, 6))
 
     return evaluate
+
+
+def _covariance(  # type: ignore[no-untyped-def]
+    rig: CameraRig, corners: _Corners, state: _State, choices, options: BundleOptions, variance: float
+) -> Floats:
+    """(18 V, 18 V) of all parameters: of the adjusted ones by the corners' noise, and by what is not known of those
+    that are held, which they follow ("consider" parameters, Tapley, Schutz & Born 2004, section 6.5)."""
+    free, mean, sigma = choices
+    covariance: Floats = variance * schur_covariance(_board_evaluation(corners, free, mean, sigma, options)(state)[1])
+    known = np.where(~free[:, 6:] & np.isfinite(sigma), sigma, 0.0)[:, :, None] ** 2 * np.eye(N_INTRINSIC)
+    for name, told in options.held.items():
+        i = rig.index(name)
+        known[i] = np.where(free[i, 6:, None] | free[i, None, 6:], 0.0, told)
+    unsure = np.einsum("vii->vi", known) > 0
+    if not unsure.any():
+        return covariance
+    every, drawn = free.copy(), np.where(free[:, 6:], sigma, np.inf)
+    every[:, 6:] |= unsure
+    information = schur_reduced(_board_evaluation(corners, every, mean, drawn, options)(state)[1])[0]
+    rows = (np.arange(len(rig))[:, None] * N_CAMERA + np.arange(6, N_CAMERA))[unsure]
+    follow = -covariance @ information[:, rows] / variance
+    follow[rows] = np.eye(len(rows))
+    spread = block_diagonal(known)[np.ix_(unsure.ravel(), unsure.ravel())]
+    return covariance + follow @ spread @ follow.T
 
 
 def _moved(state: _State, step: tuple[Floats, Floats]) -> _State:
