@@ -22,6 +22,7 @@ from calibration.solver import (
     m_estimator_variance,
     schur,
     schur_covariance,
+    schur_reduced,
 )  # fmt: skip
 from calibration.transforms import exp_so3
 
@@ -44,7 +45,9 @@ class BundleOptions:
 
     free: camera -> mask (12,) over INTRINSIC_PARAMETERS of what is adjusted; a camera not named keeps its intrinsics.
     priors: camera -> (mean (12,), sigma (12,)) Gaussian prior on the intrinsics, sigma inf = none. A free parameter is
-    drawn to it; one that is held takes sigma^2 for its variance (0 without a prior).
+    drawn to it; one that is held takes sigma^2 for its variance (0 without a prior). held: camera -> covariance (12,
+    12) of its intrinsics, for those that are held, instead. What is adjusted depends on what is held: its covariance
+    has that part too.
     fixed: cameras that keep their place; with all of them and nothing free, only the boards are posed.
     clocks: camera -> mask (2,) of what is adjusted of its clock, offset in s and drift in s/s, for detections whose
     time is known. The boards' motion between the moments is that of the poses given. Held clocks are right.
@@ -54,6 +57,7 @@ class BundleOptions:
     scale: float = 1.0
     free: Mapping[str, ArrayLike] = field(default_factory=dict)
     priors: Mapping[str, tuple[ArrayLike, ArrayLike]] = field(default_factory=dict)
+    held: Mapping[str, ArrayLike] = field(default_factory=dict)
     fixed: Collection[str] = ()
     clocks: Mapping[str, ArrayLike] = field(default_factory=dict)
     solver: SolverOptions = SOLVER
@@ -152,7 +156,7 @@ def adjust_boards(
     views = [_view(name, detections.view_names) for name in rig.names]
     corners = _gather(detections, views, boards_R, boards_t)
     clocks = _clocks(rig, boards_R, boards_t, detections, corners, options)
-    free, _, sigma = choices = _choices(rig, options)
+    choices = _choices(rig, options)
     evaluate = _board_evaluation(corners, clocks, *choices, options)
     start = _State(rig.packed(), boards_R[corners.pose], boards_t[corners.pose], np.zeros((len(rig), 2)))
     found = levenberg_marquardt(start, evaluate, schur, _moved, options.solver)
@@ -165,13 +169,11 @@ def adjust_boards(
         corners.corner, corners.block, flat,
     )  # fmt: skip
     squared = (flat**2).sum(axis=1) / corners.sigma**2
-    n_parameters = int(free.sum()) + 6 * len(state.board_R)
+    n_parameters = int(choices[0].sum()) + 6 * len(state.board_R)
     variance = m_estimator_variance(squared[np.isfinite(squared)], options.loss, options.scale, n_parameters)
-    covariance = variance * schur_covariance(evaluate(state)[1])
-    covariance, clock_sigma = _without_clocks(covariance, len(rig))
-    held = ~free[:, 6:] & np.isfinite(sigma)
-    rows = (np.arange(len(rig))[:, None] * N_CAMERA + np.arange(6, N_CAMERA))[held]
-    covariance[rows, rows] = sigma[held] ** 2
+    covariance, clock_sigma = _without_clocks(
+        _covariance(rig, corners, clocks, state, choices, options, variance), len(rig)
+    )
     residuals = np.full(detections.corners.shape, np.nan)
     residuals[(np.array(views)[corners.index[0]], *corners.index[1:])] = flat
     R, t = np.full_like(boards_R, np.nan), np.full_like(boards_t, np.nan)
@@ -263,7 +265,7 @@ def _gather(detections: BoardDetections, views: list[int], boards_R: Floats, boa
 def _choices(rig: CameraRig, options: BundleOptions) -> tuple[NDArray[np.bool_], Floats, Floats]:
     """free (V, 18) over RIG_PARAMETERS, prior mean and sigma (V, 12); the first camera's pose is held, as are the
     fixed ones'."""
-    for name in (*options.free, *options.priors):
+    for name in (*options.free, *options.priors, *options.held):
         rig.index(name)
     free = np.ones((len(rig), N_CAMERA), dtype=bool)
     free[[0, *(rig.index(name) for name in options.fixed)], :6] = False
@@ -308,6 +310,33 @@ def _board_evaluation(corners, clocks, free, mean, sigma, options):  # type: ign
         return cost, SchurSystem(H_aa, (g_c * adjusted).ravel(), H_pp, g_p, H_cp.reshape(n_poses, -1, 6))
 
     return evaluate
+
+
+def _covariance(  # type: ignore[no-untyped-def]
+    rig: CameraRig, corners: _Corners, clocks: _Clocks, state: _State, choices, options: BundleOptions, variance: float
+) -> Floats:
+    """(18 V, 18 V), with clocks (20 V, 20 V), of all parameters: of the adjusted ones by the corners' noise, and by what
+    is not known of those that are held, which they follow ("consider" parameters, Tapley, Schutz & Born 2004, section
+    6.5)."""
+    free, mean, sigma = choices
+    system = _board_evaluation(corners, clocks, free, mean, sigma, options)(state)[1]
+    covariance: Floats = variance * schur_covariance(system)
+    known = np.where(~free[:, 6:] & np.isfinite(sigma), sigma, 0.0)[:, :, None] ** 2 * np.eye(N_INTRINSIC)
+    for name, told in options.held.items():
+        i = rig.index(name)
+        known[i] = np.where(free[i, 6:, None] | free[i, None, 6:], 0.0, told)
+    unsure = np.einsum("vii->vi", known) > 0
+    if not unsure.any():
+        return covariance
+    every, drawn = free.copy(), np.where(free[:, 6:], sigma, np.inf)
+    every[:, 6:] |= unsure
+    information = schur_reduced(_board_evaluation(corners, clocks, every, mean, drawn, options)(state)[1])[0]
+    width = len(covariance) // len(rig)
+    rows = (np.arange(len(rig))[:, None] * width + np.arange(6, N_CAMERA))[unsure]
+    follow = -covariance @ information[:, rows] / variance
+    follow[rows] = np.eye(len(rows))
+    spread = block_diagonal(known)[np.ix_(unsure.ravel(), unsure.ravel())]
+    return covariance + follow @ spread @ follow.T
 
 
 def _moved(state: _State, step: tuple[Floats, Floats]) -> _State:

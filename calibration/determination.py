@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from calibration.bundle import BundleOptions, BundleResult, board_system
 from calibration.rig import RIG_PARAMETERS
-from calibration.solver import SchurSystem, loss_weight
+from calibration.solver import loss_weight, schur_reduced
 
 if TYPE_CHECKING:
     from calibration.board import BoardDetections
@@ -68,9 +68,9 @@ def intrinsic_spread(
     posed = np.flatnonzero(np.isfinite(result.board_t.reshape(len(result.board_t), -1)).any(axis=1))
     blocks = np.array_split(np.flatnonzero(seen), min(n_blocks, len(posed)))
     data = replace(options, priors={})
-    whole = _reduced(board_system(result.rig, result.board_R, result.board_t, detections, data))
+    whole = schur_reduced(board_system(result.rig, result.board_R, result.board_t, detections, data))
     parts = [
-        _reduced(board_system(result.rig, *_only(result, block), detections, data))
+        schur_reduced(board_system(result.rig, *_only(result, block), detections, data))
         if np.isin(block, posed).any() else (np.zeros_like(whole[0]), np.zeros_like(whole[1]))
         for block in blocks
     ]  # fmt: skip
@@ -119,15 +119,6 @@ def _only(result: BundleResult, frames: NDArray[np.intp]) -> tuple[Array, Array]
     R, t = np.full_like(result.board_R, np.nan), np.full_like(result.board_t, np.nan)
     R[frames], t[frames] = result.board_R[frames], result.board_t[frames]
     return R, t
-
-
-def _reduced(system: SchurSystem) -> tuple[Array, Array]:
-    """Normal equations (A, A) and gradient (A,) of the shared parameters alone, the blocks at their optimum."""
-    eliminated = np.linalg.solve(
-        system.H_bb, np.concatenate((system.H_ab.transpose(0, 2, 1), system.g_b[..., None]), axis=2)
-    )
-    flat = system.H_ab.transpose(1, 0, 2).reshape(len(system.g_a), -1) @ eliminated.reshape(-1, len(system.g_a) + 1)
-    return system.H_aa - flat[:, :-1], system.g_a - flat[:, -1]
 
 
 def _inverse(matrix: Array) -> Array:

@@ -20,7 +20,7 @@ from calibration.camera import INTRINSIC_PARAMETERS, Intrinsics
 from calibration.determination import corner_noise, intrinsic_spread
 from calibration.intrinsics import IntrinsicsEstimate
 from calibration.lenses import RADIAL, free_parameters, lens_of, prior_intrinsics
-from calibration.rig import CameraRig
+from calibration.rig import RIG_PARAMETERS, CameraRig
 from calibration.solver import SolverOptions
 
 if TYPE_CHECKING:
@@ -44,17 +44,18 @@ class Knowledge:
 
     free: (12,) mask over INTRINSIC_PARAMETERS of what was adjusted. prior: mean and sigma (12,), of what was adjusted a
     weak prior, of what is held its value and uncertainty. sigma: (12,) standard deviations. reason: why a focal length
-    is held.
+    is held. covariance: (12, 12) of all intrinsics where it is.
     """
 
     free: dict[str, NDArray[np.bool_]]
     prior: dict[str, tuple[Array, Array]]
     sigma: dict[str, Array] = field(default_factory=dict)
     reason: dict[str, str] = field(default_factory=dict)
+    covariance: dict[str, Array] = field(default_factory=dict)
 
     def options(self, solver: SolverOptions = ROUGH) -> BundleOptions:
         """For the adjustment."""
-        return BundleOptions(free=self.free, priors=self.prior, solver=solver)
+        return BundleOptions(free=self.free, priors=self.prior, held=self.covariance, solver=solver)
 
 
 def adjust_determined(
@@ -116,9 +117,11 @@ def _hold_focal(
         relative = float(sigma[:2].mean() / parameters[:2].mean())
         if name in known.reason or relative <= tolerance:
             continue
+        known.covariance[name] = _scaled(rig, name, sigma)
         found, source = f"{parameters[:2].mean():.0f} px, uncertain by {relative:.1%}", "the rig"
         if not own.focal_sigma / own.focal > relative:
             parameters, sigma, source = own.intrinsics.parameters, own.sigma, "its own images"
+            known.covariance[name] = own.covariance
         known.reason[name] = (
             f"the rig gives {found} (accepted: {tolerance:.1%}), so it is held at {parameters[:2].mean():.0f} ± "
             f"{sigma[:2].mean():.0f} px, from {source}"
@@ -127,6 +130,16 @@ def _hold_focal(
         known.prior[name] = (parameters, np.where(sigma > 0, sigma, np.inf))
         known.sigma[name], values[name] = sigma, parameters
     return values
+
+
+def _scaled(rig: CameraRig, name: str, sigma: Array) -> Array:
+    """(12, 12) covariance of a camera's intrinsics: standard deviations sigma (12,), correlations as in the rig's."""
+    if rig.covariance is None:
+        return np.diag(sigma**2)
+    rows = slice(len(RIG_PARAMETERS) * rig.index(name) + 6, len(RIG_PARAMETERS) * (rig.index(name) + 1))
+    formal = rig.covariance[rows, rows]
+    factor = sigma / np.sqrt(np.maximum(np.diagonal(formal), np.finfo(float).tiny))
+    return np.where(formal != 0, np.outer(factor, factor) * formal, 0.0)
 
 
 def _hold_rest(known: Knowledge, rig: CameraRig, weak: Mapping[str, tuple[Array, Array]]) -> dict[str, Array]:

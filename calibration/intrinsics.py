@@ -65,15 +65,20 @@ class IntrinsicsOptions:
 
 @dataclass(frozen=True, eq=False)
 class IntrinsicsEstimate:
-    """intrinsics: the most probable ones. sigma (12,): their standard deviations over INTRINSIC_PARAMETERS, errors
-    within images included, 0 where not sought. noise: px, scatter of one coordinate of the corners. n_boards: boards
+    """intrinsics: the most probable ones. covariance (12, 12): theirs, over INTRINSIC_PARAMETERS, errors within images
+    included, 0 where not sought. noise: px, scatter of one coordinate of the corners. n_boards: boards
     used. reason: why it is this kind of lens."""
 
     intrinsics: Intrinsics
-    sigma: Array
+    covariance: Array
     noise: float
     n_boards: int
     reason: str = ""
+
+    @property
+    def sigma(self) -> Array:
+        """(12,) standard deviations."""
+        return np.sqrt(np.diagonal(self.covariance))
 
     @property
     def focal(self) -> float:
@@ -131,9 +136,9 @@ def estimate_intrinsics(
     inflation = float(np.clip(np.median(ratio), 1.0, MOST_INFLATION))
     best, _ = _adjusted(alone, fit.result.rig.cameras[0].intrinsics, fit.prior, fit.noise, inflation, fit.result)
     assert best.rig.covariance is not None
-    sigma = np.sqrt(np.diagonal(best.rig.covariance)[6:] / best.variance)
+    covariance = best.rig.covariance[6:, 6:] / best.variance
     noise = corner_noise(best.residuals, int(free.sum()) + 6 * int(np.isfinite(best.board_t[..., 0]).sum()))
-    return IntrinsicsEstimate(best.rig.cameras[0].intrinsics, sigma, noise, len(alone.frame), reason)
+    return IntrinsicsEstimate(best.rig.cameras[0].intrinsics, covariance, noise, len(alone.frame), reason)
 
 
 def _most_ordinary(alone: BoardDetections, view: str) -> tuple[_Fit, str]:

@@ -20,6 +20,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, cho_solve_banded, c
 __all__ = [
     "LOSSES", "BandedSystem", "SchurSystem", "Solution", "SolverOptions", "banded", "banded_covariance",
     "levenberg_marquardt", "loss_weight", "m_estimator_variance", "robust", "schur", "schur_covariance",
+    "schur_reduced",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -189,8 +190,7 @@ def schur_covariance(system: SchurSystem) -> Floats:
     A direction that the data does not determine at all keeps a huge variance (the smallest eigenvalue is bounded from
     below, relative to the parameters' own scale), so it is not taken for well known.
     """
-    blocks = _with_diagonal(system.H_bb, SMALLEST_EIGENVALUE * _positive(np.einsum("nii->ni", system.H_bb)))
-    reduced, _, _ = _reduce(system, blocks)
+    reduced, _ = schur_reduced(system)
     free = np.flatnonzero(np.diagonal(system.H_aa) > 0)
     scale = np.sqrt(np.diagonal(system.H_aa)[free])
     values, vectors = np.linalg.eigh(reduced[np.ix_(free, free)] / np.outer(scale, scale))
@@ -198,6 +198,14 @@ def schur_covariance(system: SchurSystem) -> Floats:
     covariance = np.zeros_like(reduced)
     covariance[np.ix_(free, free)] = vectors @ vectors.T
     return covariance
+
+
+def schur_reduced(system: SchurSystem) -> tuple[Floats, Floats]:
+    """Normal equations (A, A) and gradient (A,) of the shared parameters alone, the blocks at their optimum. A block
+    that its data leaves open in some direction stays where it is in that."""
+    blocks = _with_diagonal(system.H_bb, SMALLEST_EIGENVALUE * _positive(np.einsum("nii->ni", system.H_bb)))
+    reduced, eliminated, _ = _reduce(system, blocks)
+    return reduced, system.g_a - np.einsum("nba,nb->a", eliminated, system.g_b)
 
 
 def _reduce(system: SchurSystem, blocks: Floats) -> tuple[Floats, Floats, Floats]:

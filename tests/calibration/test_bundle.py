@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -158,6 +159,31 @@ def small_problem(prior: bool):
     return start, R0, t0, detections, BundleOptions(free=free, priors=priors), residual, seen
 
 
+def test_held_intrinsics_with_a_covariance_of_their_own(rng):
+    """A focal length held, fx and fy wrong together by 10 px at one sigma: cam1 may be off by what refits say."""
+    truth = ring(3)
+    R, t, detections = recording(truth, 12, rng)
+    covariance = np.zeros((12, 12))
+    covariance[:2, :2] = 100.0
+    held = adjust_boards(truth, R, t, detections, BundleOptions(held={"cam1": covariance}))
+    plain = adjust_boards(truth, R, t, detections)
+    np.testing.assert_array_equal(held.rig.packed().t, plain.rig.packed().t)
+    np.testing.assert_allclose(held.rig.covariance[24:26, 24:26], 100.0, rtol=1e-9)
+    moved = []
+    for nudge in (0.1, -0.1):
+        camera = truth.cameras[1]
+        parameters = camera.intrinsics.parameters + nudge * (np.arange(12) < 2)
+        other = replace(camera, intrinsics=Intrinsics.from_parameters(camera.intrinsics.size, parameters))
+        rig = CameraRig((truth.cameras[0], other, truth.cameras[2]), "mm")
+        moved.append(adjust_boards(rig, R, t, detections).rig.packed().t[1:].ravel())
+    follows = np.zeros(54)
+    follows[[21, 22, 23, 39, 40, 41]] = 10 * (moved[0] - moved[1]) / 0.2
+    rows = np.flatnonzero(follows)
+    added = (held.rig.covariance - plain.rig.covariance)[np.ix_(rows, rows)]
+    np.testing.assert_allclose(added, np.outer(follows, follows)[np.ix_(rows, rows)], rtol=0.02, atol=1e-9)
+    np.testing.assert_allclose(held.rig.covariance[24, rows], 10 * follows[rows], rtol=0.02, atol=1e-6)
+
+
 @pytest.mark.parametrize("prior", [False, True])
 def test_same_optimum_and_covariance_as_dense_least_squares(prior):
     start, R0, t0, detections, options, residual, seen = small_problem(prior)
@@ -169,6 +195,15 @@ def test_same_optimum_and_covariance_as_dense_least_squares(prior):
     jacobian = least_squares(residual, np.zeros(36), jac="3-point", args=here, max_nfev=1).jac
     dense = np.linalg.inv(jacobian.T @ jacobian)[:18, :18]
     rows = np.concatenate((np.arange(6, 12), np.arange(18, 30)))
+    if prior:  # what is adjusted follows p1
+        sides = []
+        for nudge in (1e-5, -1e-5):
+            packed = result.rig.packed()
+            packed.parameters[1, 6] += nudge
+            sides.append(residual(np.zeros(36), with_cameras(result.rig, packed), *here[1:]))
+        column = (sides[0] - sides[1]) / 2e-5
+        follows = 0.01 * np.linalg.lstsq(jacobian, -column, rcond=None)[0][:18]
+        dense += np.outer(follows, follows) / result.variance
     covariance = result.rig.covariance[np.ix_(rows, rows)] / result.variance
     scale = np.sqrt(np.diag(dense))
     np.testing.assert_allclose(covariance / np.outer(scale, scale), dense / np.outer(scale, scale), atol=2e-3)

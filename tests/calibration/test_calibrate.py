@@ -114,6 +114,17 @@ def test_covariance_tells_the_error(rng: np.random.Generator) -> None:
     assert 0.4 < np.sqrt(np.mean(np.square(ratio))) < 2.0
 
 
+def test_covariance_tells_the_error_where_the_intrinsics_are_held(rng: np.random.Generator) -> None:
+    """Places follow focal lengths that are held at a wrong value: without that part they are 15 sigmas off here."""
+    ratio = []
+    for _ in range(3):
+        truth, _, _, detections = footage(rng, 30)
+        found = calibrate_rig(detections, CalibrationOptions(focal_tolerance=1e-5))
+        assert [camera.intrinsics for camera in found.report.cameras] == ["held"] * 4
+        ratio.append(sigmas_off(found.rig, truth))
+    assert 0.3 < np.sqrt(np.mean(np.square(ratio))) < 2.0
+
+
 def test_misdetections_count_in_the_error_but_not_in_the_rig(rng: np.random.Generator) -> None:
     truth, _, _, detections = footage(rng)
     clean = calibrate_rig(detections)

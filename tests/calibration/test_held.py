@@ -103,7 +103,7 @@ def estimate(focal: float, focal_sigma: float) -> IntrinsicsEstimate:
     parameters[:2] = focal
     sigma = np.where(FREE, 0.01, 0.0)
     sigma[:2] = focal_sigma
-    return IntrinsicsEstimate(Intrinsics.from_parameters((1000, 800), parameters), sigma, 0.3, 30)
+    return IntrinsicsEstimate(Intrinsics.from_parameters((1000, 800), parameters), np.diag(sigma**2), 0.3, 30)
 
 
 def knowledge(sigma: np.ndarray) -> Knowledge:

@@ -19,6 +19,7 @@ from calibration.solver import (
     robust,
     schur,
     schur_covariance,
+    schur_reduced,
 )
 
 TIGHT = SolverOptions(cost_tolerance=1e-15)
@@ -205,6 +206,21 @@ def test_schur_holds_what_has_no_columns():
     expected = np.zeros_like(H)
     expected[np.ix_(free, free)] = np.linalg.inv(H[np.ix_(free, free)])
     np.testing.assert_allclose(covariance, expected[:5, :5], atol=1e-9)
+
+
+def test_reduced_equations_are_those_of_a_dense_elimination():
+    """Also where a block's data leave it open in a direction: it stays where it is in that."""
+    system, _, _ = schur_example(np.random.default_rng(4))
+    H_bb, g_b, H_ab = system.H_bb.copy(), system.g_b.copy(), system.H_ab.copy()
+    H_bb[1, 2], H_bb[1, :, 2], g_b[1, 2], H_ab[1, :, 2] = 0.0, 0.0, 0.0, 0.0
+    H, g = system.H_aa.copy(), system.g_a.copy()
+    for block, gradient, coupling in zip(H_bb, g_b, H_ab, strict=True):
+        inverse = np.linalg.pinv(block)
+        H -= coupling @ inverse @ coupling.T
+        g -= coupling @ inverse @ gradient
+    reduced = schur_reduced(SchurSystem(system.H_aa, system.g_a, H_bb, g_b, H_ab))
+    np.testing.assert_allclose(reduced[0], H, atol=1e-9 * np.abs(H).max())
+    np.testing.assert_allclose(reduced[1], g, atol=1e-9 * np.abs(g).max())
 
 
 def test_an_undetermined_direction_is_not_taken_for_known():
