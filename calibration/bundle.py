@@ -315,9 +315,9 @@ def _board_evaluation(corners, clocks, free, mean, sigma, options):  # type: ign
 def _covariance(  # type: ignore[no-untyped-def]
     rig: CameraRig, corners: _Corners, clocks: _Clocks, state: _State, choices, options: BundleOptions, variance: float
 ) -> Floats:
-    """(18 V, 18 V), with clocks (20 V, 20 V), of all parameters: of the adjusted ones by the corners' noise, and by what
-    is not known of those that are held, which they follow ("consider" parameters, Tapley, Schutz & Born 2004, section
-    6.5)."""
+    """(18 V, 18 V), with clocks (20 V, 20 V), of all parameters: of the adjusted ones by the corners' noise, and by
+    what is not known of those that are held, which they follow ("consider" parameters, Tapley, Schutz & Born 2004,
+    section 6.5)."""
     free, mean, sigma = choices
     system = _board_evaluation(corners, clocks, free, mean, sigma, options)(state)[1]
     covariance: Floats = variance * schur_covariance(system)
