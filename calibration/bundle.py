@@ -48,7 +48,8 @@ class BundleOptions:
     drawn to it; one that is held takes sigma^2 for its variance (0 without a prior). held: camera -> covariance (12,
     12) of its intrinsics, for those that are held, instead. What is adjusted depends on what is held: its covariance
     has that part too.
-    fixed: cameras that keep their place; with all of them and nothing free, only the boards are posed.
+    fixed: cameras that keep their place, None = the first one; with all of them and nothing free, only the boards are
+    posed.
     clocks: camera -> mask (2,) of what is adjusted of its clock, offset in s and drift in s/s, for detections whose
     time is known. The boards' motion between the moments is that of the poses given. Held clocks are right.
     """
@@ -58,7 +59,7 @@ class BundleOptions:
     free: Mapping[str, ArrayLike] = field(default_factory=dict)
     priors: Mapping[str, tuple[ArrayLike, ArrayLike]] = field(default_factory=dict)
     held: Mapping[str, ArrayLike] = field(default_factory=dict)
-    fixed: Collection[str] = ()
+    fixed: Collection[str] | None = None
     clocks: Mapping[str, ArrayLike] = field(default_factory=dict)
     solver: SolverOptions = SOLVER
 
@@ -144,8 +145,8 @@ def adjust_boards(
     boards_R (frames, boards, 3, 3) and boards_t (frames, boards, 3): world from board, NaN where unknown (those
     corners are left out); without the boards axis where there is one board. Cameras are matched to the detections by
     name.
-    Gauge: the first camera of the rig keeps its pose; the covariance (18 V, 18 V), over RIG_PARAMETERS, is relative to
-    it.
+    Gauge: the cameras that are fixed keep their pose; the covariance (18 V, 18 V), over RIG_PARAMETERS, is relative to
+    them.
     Normal equations with analytic Jacobians, board poses eliminated (Triggs et al. 2000, section 6.1).
     Raises InputError when a camera is not in the detections, or no pose has 4 measured corners.
     """
@@ -263,12 +264,12 @@ def _gather(detections: BoardDetections, views: list[int], boards_R: Floats, boa
 
 
 def _choices(rig: CameraRig, options: BundleOptions) -> tuple[NDArray[np.bool_], Floats, Floats]:
-    """free (V, 18) over RIG_PARAMETERS, prior mean and sigma (V, 12); the first camera's pose is held, as are the
-    fixed ones'."""
+    """free (V, 18) over RIG_PARAMETERS, prior mean and sigma (V, 12)."""
     for name in (*options.free, *options.priors, *options.held):
         rig.index(name)
     free = np.ones((len(rig), N_CAMERA), dtype=bool)
-    free[[0, *(rig.index(name) for name in options.fixed)], :6] = False
+    fixed = rig.names[:1] if options.fixed is None else options.fixed
+    free[[rig.index(name) for name in fixed], :6] = False
     mean, sigma = np.zeros((len(rig), N_INTRINSIC)), np.full((len(rig), N_INTRINSIC), np.inf)
     for i, name in enumerate(rig.names):
         free[i, 6:] = np.asarray(options.free.get(name, np.zeros(N_INTRINSIC)), dtype=bool)

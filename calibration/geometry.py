@@ -27,6 +27,7 @@ __all__ = [
     "TriangulationOptions",
     "epipolar_distance",
     "estimate_noise",
+    "points_by_rig",
     "reprojection_errors",
     "rig_covariance_of_points",
     "triangulate_linear",
@@ -182,13 +183,13 @@ def rig_covariance_of_points(points: ArrayLike, seen: ArrayLike, rig: CameraRig)
     out = np.empty((len(points), 3, 3))
     for start in range(0, len(points), _CHUNK):
         part = slice(start, start + _CHUNK)
-        J = _point_by_rig(points[part], seen[:, part], rig)
+        J = points_by_rig(points[part], seen[:, part], rig)
         out[part] = J @ rig.covariance @ np.swapaxes(J, -1, -2)
     return out
 
 
-def _point_by_rig(points: Array, seen: NDArray[np.bool_], rig: CameraRig) -> Array:
-    """Derivative (P, 3, 18 V) of least-squares points (P, 3) by the rig's parameters."""
+def points_by_rig(points: Array, seen: NDArray[np.bool_], rig: CameraRig) -> Array:
+    """Derivative (P, 3, 18 V) of least-squares points (P, 3), seen (V, P), by the rig's parameters; NaN as above."""
     width = len(RIG_PARAMETERS)
     by_rig = np.zeros((len(points), 3, width * len(rig)))
     normal = np.zeros((len(points), 3, 3))

@@ -12,7 +12,7 @@ from calibration.camera import INTRINSIC_PARAMETERS, Camera
 from calibration.errors import InputError, nearest_name
 from calibration.transforms import skew
 
-__all__ = ["RIG_PARAMETERS", "CameraRig", "Packed"]
+__all__ = ["RIG_PARAMETERS", "CameraRig", "Packed", "gauge_directions"]
 
 Array = NDArray[np.float64]
 
@@ -112,10 +112,20 @@ class CameraRig:
             covariance = self.covariance[np.ix_(rows, rows)]
         return CameraRig(tuple(self.cameras[i] for i in order), self.unit, covariance)
 
-    def moved(self, scale: float, R: ArrayLike, t: ArrayLike) -> CameraRig:
+    def moved(
+        self,
+        scale: float,
+        R: ArrayLike,
+        t: ArrayLike,
+        *,
+        by_rig: ArrayLike | None = None,
+        spread: ArrayLike | None = None,
+    ) -> CameraRig:
         """The same rig in another world: x_new = scale * R @ x_world + t. Every point keeps its pixels.
 
-        The covariance moves along; the similarity itself is taken as exact.
+        The covariance moves along. A similarity that was found with this rig is not exact: by_rig (7, 18 V) is its
+        derivative by the rig's parameters, spread (7, 7) its covariance for an exact rig, both of a further turn (3),
+        shift (3) and relative change of scale in the new world; default 0.
         """
         R, t = np.asarray(R, dtype=np.float64), np.asarray(t, dtype=np.float64)
         cameras = []
@@ -127,8 +137,16 @@ class CameraRig:
             row = len(RIG_PARAMETERS) * i
             jacobian[row + 3 : row + 6, row : row + 3] = skew(shift)
             jacobian[row + 3 : row + 6, row + 3 : row + 6] = scale * np.eye(3)
-        covariance = None if self.covariance is None else jacobian @ self.covariance @ jacobian.T
-        return CameraRig(tuple(cameras), self.unit, covariance)
+        rig = CameraRig(tuple(cameras), self.unit)
+        if self.covariance is None:
+            return rig
+        world = gauge_directions(rig.packed()).reshape(-1, 7)
+        if by_rig is not None:
+            jacobian += world @ np.asarray(by_rig)
+        covariance = jacobian @ self.covariance @ jacobian.T
+        if spread is not None:
+            covariance += world @ np.asarray(spread) @ world.T
+        return replace(rig, covariance=covariance)
 
     def packed(self) -> Packed:
         """The rig as arrays for kernels."""
@@ -138,3 +156,13 @@ class CameraRig:
             parameters=np.stack([camera.intrinsics.row for camera in self.cameras]),
             model=np.array([camera.intrinsics.model == "fisheye" for camera in self.cameras], dtype=np.int64),
         )
+
+
+def gauge_directions(cameras: Packed) -> Array:
+    """(V, 18, 7) how the parameters of the cameras change when the world is turned (3), shifted (3) and scaled: the
+    pixels stay."""
+    out = np.zeros((len(cameras.t), len(RIG_PARAMETERS), 7))
+    out[:, :3, :3] = -cameras.R
+    out[:, 3:6, 3:6] = -cameras.R
+    out[:, 3:6, 6] = cameras.t
+    return out

@@ -20,7 +20,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, cho_solve_banded, c
 __all__ = [
     "LOSSES", "BandedSystem", "SchurSystem", "Solution", "SolverOptions", "banded", "banded_covariance",
     "levenberg_marquardt", "loss_weight", "m_estimator_variance", "robust", "schur", "schur_covariance",
-    "schur_reduced",
+    "schur_reduced", "updated_covariance",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -206,6 +206,20 @@ def schur_reduced(system: SchurSystem) -> tuple[Floats, Floats]:
     blocks = _with_diagonal(system.H_bb, SMALLEST_EIGENVALUE * _positive(np.einsum("nii->ni", system.H_bb)))
     reduced, eliminated, _ = _reduce(system, blocks)
     return reduced, system.g_a - np.einsum("nba,nb->a", eliminated, system.g_b)
+
+
+def updated_covariance(H: Floats, covariance: Floats, free: NDArray[np.bool_]) -> Floats:
+    """(P, P) covariance of parameters of which the free ones (P,) were found anew, by least squares with second
+    derivatives H (P, P) for residuals of variance 1, with the others held at what is known of them, `covariance`."""
+    scale = 1.0 / np.sqrt(_positive(np.diagonal(H)[free]))
+    values, vectors = np.linalg.eigh(H[np.ix_(free, free)] * scale[:, None] * scale)
+    vectors = vectors / np.sqrt(np.maximum(values, SMALLEST_EIGENVALUE)) * scale[:, None]
+    inverse = vectors @ vectors.T
+    follows = np.diag(np.where(free, 0.0, 1.0))
+    follows[np.ix_(free, ~free)] = -inverse @ H[np.ix_(free, ~free)]
+    out = follows @ covariance @ follows.T
+    out[np.ix_(free, free)] += inverse
+    return np.asarray(out)
 
 
 def _reduce(system: SchurSystem, blocks: Floats) -> tuple[Floats, Floats, Floats]:

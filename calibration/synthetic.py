@@ -11,7 +11,7 @@ from calibration.camera import Camera, Intrinsics, rays_from_pixels
 from calibration.rig import CameraRig
 from calibration.transforms import exp_so3
 
-__all__ = ["board_motion", "board_visible", "render_board", "ring_rig", "simulate_detections"]
+__all__ = ["board_motion", "board_visible", "render_board", "ring_rig", "simulate_detections", "simulate_tracks"]
 
 Float = NDArray[np.float64]
 
@@ -209,3 +209,41 @@ def _sheet(
     size = (x.shape[1], x.shape[0])
     cover = cv2.resize(on.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     return cv2.resize(np.where(on, shown, np.float32(0)), size, interpolation=cv2.INTER_AREA), cover
+
+
+def simulate_tracks(
+    rig: CameraRig,
+    points: Float,
+    rng: np.random.Generator,
+    *,
+    kind: NDArray[np.intp] | None = None,
+    noise_px: float = 2.5,
+    correlation: float = 0.8,
+    bias_px: tuple[float, float] = (1.0, 3.0),
+    outliers: float = 0.05,
+    missing: float = 0.15,
+) -> Float:
+    """(views, frames, points, 2) px: what a network that was trained by hand-made labels finds of points (frames,
+    points, 3); NaN where it finds nothing or the point is outside the image.
+
+    noise_px: SD per axis, with this correlation from one frame to the next. bias_px: every kind (points,) of point
+    (default: every point) is off in each view by a distance in this range, always the same. outliers, missing: shares.
+    """
+    kind = np.arange(points.shape[1]) if kind is None else kind
+    xy = rig.project(points)
+    views, frames, n, _ = xy.shape
+    fresh = rng.normal(size=xy.shape)
+    noise = fresh.copy()
+    for f in range(1, frames):
+        noise[:, f] = correlation * noise[:, f - 1] + np.sqrt(1 - correlation**2) * fresh[:, f]
+    angle, length = (
+        rng.uniform(0, 2 * np.pi, (views, int(kind.max()) + 1)),
+        rng.uniform(*bias_px, (views, int(kind.max()) + 1)),
+    )
+    bias = (length * np.array([np.cos(angle), np.sin(angle)])).transpose(1, 2, 0)[:, kind]
+    found = xy + noise_px * noise + bias[:, None]
+    wrong = rng.uniform(size=(views, frames, n)) < outliers
+    found[wrong] += rng.normal(0, 20 * noise_px, (int(wrong.sum()), 2))
+    size = np.array([camera.intrinsics.size for camera in rig])[:, None, None]
+    lost = (rng.uniform(size=wrong.shape) < missing) | ((found < 0) | (found > size - 1)).any(axis=-1)
+    return np.where(lost[..., None], np.nan, found)

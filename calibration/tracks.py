@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from calibration.errors import InputError
 from calibration.geometry import triangulate_linear
 from calibration.normal_equations import block_diagonal, point_equations, stepped, track_equations, with_cameras
-from calibration.rig import RIG_PARAMETERS, CameraRig, Packed
+from calibration.rig import RIG_PARAMETERS, CameraRig, Packed, gauge_directions
 from calibration.solver import (
     LOSSES,
     SchurSystem,
@@ -19,7 +19,9 @@ from calibration.solver import (
     levenberg_marquardt,
     loss_weight,
     schur,
+    schur_reduced,
     schur_covariance,
+    updated_covariance,
 )  # fmt: skip
 from calibration.transforms import mean_rotation, skew
 
@@ -39,11 +41,12 @@ SOLVER = SolverOptions(initial_damping=1e-6, cost_tolerance=1e-7)
 @dataclass(frozen=True)
 class TrackOptions:
     """loss, scale (in sigmas): see BundleOptions. rounds: how often noise and rigidity are estimated anew from the
-    residuals."""
+    residuals. fixed: cameras that keep their place, two or more of them; none = all are adjusted."""
 
     loss: str = "cauchy"
     scale: float = 3.0
     rounds: int = 3
+    fixed: Collection[str] = ()
     solver: SolverOptions = SOLVER
 
 
@@ -61,8 +64,9 @@ def adjust_rig(
     the same in all frames but unknown; how rigid each pair is, is estimated.
     Gauge: points alone tell neither where the world is nor how large; the result is moved by the similarity that
     brings camera centres and mean orientation back to where they were. Covariance: of the poses, in that gauge
-    (intrinsics as in `rig`).
-    Raises InputError for a wrong shape or when no point is seen by two cameras.
+    (intrinsics as in `rig`). With options.fixed the world and its scale are those of the cameras that are fixed; the
+    covariance of what they are known by is carried over.
+    Raises InputError for a wrong shape, when no point is seen by two cameras, or a single camera is fixed.
     """
     options = options or TrackOptions()
     xy = np.asarray(xy, dtype=np.float64)
@@ -73,29 +77,47 @@ def adjust_rig(
     shape = xy.shape[1:3]
     pairs = np.array(constant_pairs, dtype=int).reshape(-1, 2)
     flat = np.ascontiguousarray(xy.reshape(len(rig), -1, 2))
-    points = triangulate_linear(flat, rig)
+    free = _free(rig, options)
+    starting = np.where(free[:, None, None], np.nan, flat) if options.fixed else flat
+    points = triangulate_linear(starting, rig)
     if not np.isfinite(points).any():
-        raise InputError("adjust_rig: expected points seen by at least two cameras, got none")
+        whom = f" of {', '.join(options.fixed)}" if options.fixed else ""
+        raise InputError(f"adjust_rig: expected points seen by at least two cameras{whom}, got none")
     information = _information(covariance, flat.shape)
     state = _Tracks(rig.packed(), points, np.nanmedian(_pair_lengths(points, shape[1], pairs), axis=0))
     for _ in range(options.rounds):
         scaled = information / _noise(state, flat, information)
         deviation = np.abs(_pair_lengths(state.points, shape[1], pairs) - state.lengths)
         spread = RIGIDITY * 1.4826 * np.nanmedian(deviation, axis=0)
-        evaluate = _evaluation(flat, scaled, shape, pairs, spread, options)
+        evaluate = _evaluation(flat, scaled, shape, pairs, spread, free, options)
         state = levenberg_marquardt(state, evaluate, schur, _tracks_moved, options.solver).x
     adjusted = with_cameras(rig, state.cameras)
     kept = _squared(state, flat, scaled) < OUTLIER**2
     kept &= kept.sum(axis=0) >= 2
     told = _evaluation(
-        np.where(kept[..., None], flat, np.nan), scaled, shape, pairs, spread, replace(options, loss="linear")
-    )
+        np.where(kept[..., None], flat, np.nan), scaled, shape, pairs, spread, np.ones(len(rig), dtype=bool),
+        replace(options, loss="linear"),
+    )  # fmt: skip
+    if options.fixed:
+        return replace(adjusted, covariance=_hung_covariance(rig, schur_reduced(told(state)[1])[0], free))
     covariance = _gauged_covariance(rig, state, told(state)[1])
     R = mean_rotation(np.swapaxes(state.cameras.R, 1, 2) @ rig.packed().R).T
     was, now = rig.centers - rig.centers.mean(axis=0), adjusted.centers - adjusted.centers.mean(axis=0)
     scale = float(np.sqrt(np.sum(was**2) / np.sum(now**2)))
     moved = adjusted.moved(scale, R, rig.centers.mean(axis=0) - scale * R @ adjusted.centers.mean(axis=0))
     return replace(moved, covariance=covariance)
+
+
+def _free(rig: CameraRig, options: TrackOptions) -> NDArray[np.bool_]:
+    """(V,) cameras that are adjusted. Raises InputError where they have nothing to hang on."""
+    free = np.ones(len(rig), dtype=bool)
+    free[[rig.index(name) for name in options.fixed]] = False
+    if 0 < np.sum(~free) < 2 or not free.any():
+        raise InputError(
+            f"adjust_rig: expected two or more of {', '.join(rig.names)} to be fixed, and another to adjust, got "
+            f"{', '.join(options.fixed)}; points alone tell no lengths, use footage of the board"
+        )
+    return free
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +180,7 @@ def _evaluation(
     shape: tuple[int, int],
     pairs: NDArray[np.intp],
     spread: Floats,
+    free: NDArray[np.bool_],
     options: TrackOptions,
 ) -> Callable[[_Tracks], tuple[float, SchurSystem]]:
     """The function state -> (cost, SchurSystem): poses and pair lengths are shared, the points of a frame are one
@@ -174,10 +197,13 @@ def _evaluation(
             c.R, c.t, c.parameters, c.model, state.points, xy, information, LOSSES.index(options.loss), options.scale,
             H_cc, g_c, H_pp, g_p, H_cp,
         )  # fmt: skip
+        H_cc[~free], g_c[~free], H_cp[:, ~free] = 0.0, 0.0, 0.0
         unit = np.sqrt(np.maximum(np.einsum("vii->vi", H_cc), np.finfo(float).tiny)).reshape(-1, 1)
-        fixed = unit * np.linalg.qr(unit * _gauge(c))[0]  # steps along the gauge change nothing: no use in taking any
         H_aa, g_a = np.zeros((n_shared, n_shared)), np.zeros(n_shared)
-        H_aa[: 6 * views, : 6 * views] = block_diagonal(H_cc) + fixed @ fixed.T
+        H_aa[: 6 * views, : 6 * views] = block_diagonal(H_cc)
+        if not options.fixed:
+            gauge = unit * np.linalg.qr(unit * _gauge(c))[0]  # steps along it change nothing: no use in taking any
+            H_aa[: 6 * views, : 6 * views] += gauge @ gauge.T
         g_a[: 6 * views] = g_c.ravel()
         H_ab = np.zeros((frames, n_shared, n_points, 3))
         H_ab[:, : 6 * views] = H_cp.reshape(frames, n_points, 6 * views, 3).swapaxes(1, 2)
@@ -218,11 +244,7 @@ def _add_pair(
 
 def _gauge(cameras: Packed) -> Floats:
     """(6 V, 7) how the poses move when the world is turned, shifted and scaled."""
-    move = np.zeros((len(cameras.t), 6, 7))
-    move[:, :3, :3] = -cameras.R
-    move[:, 3:, 3:6] = -cameras.R
-    move[:, 3:, 6] = cameras.t
-    return move.reshape(-1, 7)
+    return gauge_directions(cameras)[:, :6].reshape(-1, 7)
 
 
 def _placed(cameras: Packed) -> Floats:
@@ -249,6 +271,20 @@ def _gauged_covariance(rig: CameraRig, state: _Tracks, system: SchurSystem) -> F
         out[:, 6:, :, 6:] = rig.covariance.reshape(out.shape)[:, 6:, :, 6:]
     out[:, :6, :, :6] = poses.reshape(len(rig), 6, len(rig), 6)
     return out.reshape(N_CAMERA * len(rig), -1)
+
+
+def _hung_covariance(rig: CameraRig, H: Floats, free: NDArray[np.bool_]) -> Floats:
+    """(18 V, 18 V): the free poses' covariance follows from the pixels and from that of the fixed ones; H as solved
+    for: poses, then pair lengths. Of the intrinsics' uncertainty it knows nothing new."""
+    n, views = 6 * len(rig), len(rig)
+    pairs = H[n:, n:]
+    H = H[:n, :n] - H[:n, n:] @ np.linalg.solve(pairs, H[n:, :n]) if len(pairs) else H
+    rows = (N_CAMERA * np.arange(views)[:, None] + np.arange(6)).ravel()
+    whole, found = np.zeros((N_CAMERA * views, N_CAMERA * views)), np.zeros((views, N_CAMERA), dtype=bool)
+    whole[np.ix_(rows, rows)] = H
+    found[free, :6] = True
+    known = np.zeros_like(whole) if rig.covariance is None else rig.covariance
+    return updated_covariance(whole, known, found.ravel())
 
 
 def _tracks_moved(state: _Tracks, step: tuple[Floats, Floats]) -> _Tracks:
