@@ -72,7 +72,7 @@ def trial(seed: int, degrees: float, follow: float = 0.0) -> tuple[str, float, f
 def main() -> None:
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     for follow in (0.0, 1.0):
-        for degrees, count in ((0.0, n), (0.05, n // 3), (0.1, n // 3), (0.2, n // 3), (0.3, n // 3), (0.5, n // 3)):
+        for degrees, count in ((0.0, n), (0.05, n // 4), (0.1, n // 4), (0.2, n // 4), (0.3, n // 4), (0.5, n // 4)):
             told = [trial(seed, degrees, follow) for seed in range(count)]
             said = [t[0] for t in told]
             shares = ", ".join(f"{word} {said.count(word)}" for word in ("found", "doubt", "wrong", "quiet"))

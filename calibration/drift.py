@@ -246,19 +246,20 @@ class _Search:
 
     def update(self, move: _Move, verdict: Verdict) -> None:
         """The move and its covariance, from a further step that the evidence asks for, and the pivot's prior."""
-        wanted = move.move + verdict.step
+        wanted: Floats = np.asarray(move.move + verdict.step)
         pixels = self.pixels(move, wanted)
         per_length = np.trace(self.evidence.shift[move.view, 3:, 3:]) / 2
         prior = np.zeros((6, 6))
         prior[3:, 3:] = np.eye(3) * per_length / (self.options.pivot * max(pixels, 1e-6)) ** 2
-        total = verdict.information + prior
-        found: Floats = np.linalg.solve(total, verdict.information @ wanted)
+        total: Floats = verdict.information + prior
+        found: Floats = np.asarray(np.linalg.solve(total, verdict.information @ wanted))
         away = wanted - found
         conflict = away @ verdict.information @ away + found @ prior @ found
         free = max(len(self.borders) - 7, 6)
         if f_distribution.sf(conflict / 3, 3, free) < self.options.false_alarm:
             found, total = wanted, verdict.information + 1e-9 * prior
-        move.move, move.covariance, move.pixels = found, np.linalg.inv(total), self.pixels(move, found)
+        move.move, move.pixels = found, self.pixels(move, found)
+        move.covariance = np.asarray(np.linalg.inv(total), dtype=np.float64)
 
     def pixels(self, move: _Move, step: Floats) -> float:
         """px, rms over a camera's points, that such a move shifts them by."""
