@@ -25,6 +25,7 @@ __all__ = [
     "best_profile",
     "bias_variance",
     "dispersion",
+    "estimated_biases",
     "judge",
     "judge_bias",
     "move_of",
@@ -103,6 +104,13 @@ def bias_variance(evidence: Evidence, terms: Sequence[Term], start: float) -> fl
         bias, spread = system.solution[system.n_rig :], np.diagonal(system.inverse)[system.n_rig :]
         variance = float(np.mean(bias**2 + spread))
     return variance
+
+
+def estimated_biases(evidence: Evidence, terms: Sequence[Term], variance: float) -> Floats:
+    """(V, K, 2) px of every kind of point in every view."""
+    system = _System(evidence, terms, variance)
+    kinds, C = evidence.g_bias.shape[1:]
+    return np.asarray(system.solution[system.n_rig :].reshape(kinds, C // 2, 2).swapaxes(0, 1))
 
 
 def dispersion(evidence: Evidence, terms: Sequence[Term], variance: float) -> float:
@@ -264,9 +272,11 @@ def _scatter(white: Floats) -> Floats:
 
 
 def _inverse(H: Floats) -> Floats:
-    """Of a symmetric matrix whose rows have different units."""
-    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(H), np.finfo(float).tiny))
-    return np.asarray(np.linalg.inv(H * scale[:, None] * scale) * scale[:, None] * scale)
+    """Of a symmetric matrix whose rows have different units; 0 for what nothing is known of."""
+    own = np.diagonal(H)
+    scale = np.where(own > 0, 1.0 / np.sqrt(np.where(own > 0, own, 1.0)), 0.0)
+    inverse = np.linalg.inv(H * scale[:, None] * scale + np.diag(np.where(own > 0, 0.0, 1.0)))
+    return np.asarray(inverse * scale[:, None] * scale)
 
 
 def _root(H: Floats, own: Floats) -> Floats:
