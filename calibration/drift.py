@@ -44,6 +44,8 @@ MOST_POINTS = 36_000
 """Points that are looked at, in evenly spaced frames: more say hardly more, since neighbouring ones err alike."""
 ROUNDS = 3
 """How often a move is found anew from where it was found to be."""
+SETTLED = 0.01
+"""Probability of a move, once it was found anew from where it leads to, above which it is dropped again."""
 LEAST_FREE = 6
 """Differences of biases below which a constant error cannot be told from them."""
 
@@ -229,18 +231,19 @@ class _Search:
         evidence, terms, tested = self.against_biases(move)
         return judge_bias(evidence, terms, self.bias, tested, free)
 
-    def began(self, move: _Move, verdict: Verdict) -> None:
-        """A move that was found as constant is a change, where one explains more than the choice of its moment could by
-        chance."""
+    def began(self, move: _Move, verdict: Verdict) -> bool:
+        """Whether a move that was found as constant is a change, which explains more than the choice of its moment
+        could by chance; it becomes one then."""
         stretches = len(self.rigs)
         starts = np.arange(EDGE, stretches - EDGE + 1)
         if self.n < LEAST_FRAMES:
-            return
+            return False
         evidence, terms, tested = self.against_biases(move)
         profiles = (np.arange(stretches) >= starts[:, None]).astype(float)
         best, gain = best_profile(evidence, terms, self.bias, tested, profiles)
         if gain > verdict.gain + 2 * np.log(stretches):
             move.since, move.constant = int(self.borders[starts[best]]), False
+        return not move.constant
 
     def take_in(self, found: Sequence[tuple[Verdict, _Move]], tests: int, free: int = 0) -> bool:
         """Whether the surest of the moves is sure and large enough; it is then found anew from where it leads to."""
@@ -251,8 +254,8 @@ class _Search:
         scale = dispersion(self.evidence, self.terms(), self.bias)
         least = verdict.gain - 2 * scale * np.log(1 / self.options.false_alarm)
         move.others = tuple(self.rig.names[m.view] for v, m in found if m is not move and v.gain > least)
-        if move.constant:
-            self.began(move, verdict)
+        if move.constant and self.began(move, verdict):
+            verdict = judge(self.evidence, self.terms(), self.bias, self.term(move))
         self.moves.append(move)
         self.update(move, verdict)
         for number in range(ROUNDS):
@@ -266,7 +269,7 @@ class _Search:
                     verdict = judge(self.evidence, self.terms(each), self.bias, self.term(each))
                 self.update(each, verdict)
         left = move.move @ np.linalg.solve(move.covariance, move.move)
-        if left < chi2.isf(self.options.false_alarm, N_POSE) or move.pixels < self.options.least_px:
+        if left < chi2.isf(SETTLED, N_POSE) or move.pixels < self.options.least_px:
             self.moves.remove(move)  # where it led to, little of it was left
             self.look()
             return False
