@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 
 from calibration.board import Board
+from calibration.errors import InputError
 from calibration.files import load_rig, save_rig
 from calibration.rig import CameraRig
 from calibration.synthetic import board_motion, ring_rig, simulate_detections, simulate_tracks
 from calibration.transforms import exp_so3, log_so3
 from pose3d.cli import main
+from pose3d.config import load_session
 from pose3d.files import save_poses, write_groups
+from pose3d.pipeline import run_session
 from pose3d.poses import Groups, Poses
 from pose3d.stages import rig as stage
 from pose3d.synthetic import QUADRUPED, simulate_animals
@@ -82,6 +85,22 @@ def test_points_and_distances_from_a_file(
     with pytest.raises(SystemExit):
         main(calibrate(seen, tmp_path / "c.toml", "--world", str(tmp_path / "world.toml")))
     assert "points.p0.pixel: unknown key" in _words(capsys)
+
+
+def test_a_given_calibration_is_brought_into_the_world_of_a_session(tmp_path: Path, rng: np.random.Generator) -> None:
+    rig = ring_rig(3, rng, radius=900, height=650, size=(1280, 1024), focal_px=1100)
+    save_rig(tmp_path / "calibration.toml", rig.moved(1.0, exp_so3([0.4, 0.1, 2.0]), [7.0, 8, 9]))
+    corners = np.array([[0.0, 0, 0], [200, 0, 0], [0, 150, 0]])
+    text = '[calibration]\nfile = "calibration.toml"\n[world]\nfloor = ["p0", "p1", "p2"]\n'
+    for i, xy in enumerate(rig.project(corners).swapaxes(0, 1)):
+        text += f"[world.points.p{i}.pixels]\n" + "".join(f"cam{v} = {pixel.tolist()}\n" for v, pixel in enumerate(xy))
+    (tmp_path / "pose3d.toml").write_text(text)
+    (_, report), *_ = run_session(load_session(tmp_path))
+    np.testing.assert_allclose(load_rig(tmp_path / "results/calibration.toml").centers, rig.centers, atol=1e-3)
+    assert report.summary["z is up from"] == "the floor through p0, p1, p2"
+    (tmp_path / "pose3d.toml").write_text('[calibration]\nfile = "calibration.toml"\n[world]\nfloor_frame = 3\n')
+    with pytest.raises(InputError, match="floor_frame: expected footage of the board"):
+        list(run_session(load_session(tmp_path)))
 
 
 def test_only_the_moved_camera_is_placed_anew(
