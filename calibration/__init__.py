@@ -16,9 +16,12 @@ _HOME = {
     "Triangulation": "geometry",
     "adjust_rig": "tracks",
     "calibrate_rig": "calibrate",
+    "check_rig": "drift",
     "detect_boards": "detection",
     "load_board": "files",
     "load_rig": "files",
+    "place_rig": "world",
+    "resettle_cameras": "moved",
     "save_rig": "files",
     "triangulate_points": "geometry",
 }

@@ -8,12 +8,13 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import chi2
 from scipy.stats import f as f_distribution
 
 from calibration.camera import Camera
 from calibration.drift_report import DriftReport, MovedCamera
 from calibration.errors import InputError
-from calibration.evidence import N_POSE, Observations, gather_evidence, observe, pixel_costs
+from calibration.evidence import N_POSE, Evidence, Observations, gather_evidence, observe, pixel_costs
 from calibration.hypotheses import (
     Term,
     Verdict,
@@ -21,6 +22,7 @@ from calibration.hypotheses import (
     best_profile,
     bias_variance,
     dispersion,
+    estimated_biases,
     judge,
     judge_bias,
     move_of,
@@ -42,6 +44,8 @@ MOST_POINTS = 36_000
 """Points that are looked at, in evenly spaced frames: more say hardly more, since neighbouring ones err alike."""
 ROUNDS = 3
 """How often a move is found anew from where it was found to be."""
+SETTLED = 0.01
+"""Probability of a move, once it was found anew from where it leads to, above which it is dropped again."""
 LEAST_FREE = 6
 """Differences of biases below which a constant error cannot be told from them."""
 
@@ -207,19 +211,39 @@ class _Search:
             if not self.take_in(found, self.views, free):
                 return
 
-    def judge_constant(self, move: _Move, free: int) -> Verdict:
-        """A constant move against biases and the calibration's own uncertainty."""
+    def against_biases(self, move: _Move) -> tuple[Evidence, list[Term], Term]:
+        """What a constant move is judged by: the evidence in units of its scatter, nuisance (the calibration's own
+        uncertainty and the other moves), and the move."""
         factor = dispersion(self.evidence, self.terms(), self.bias)
         known, parameters = self.rig.covariance, N_POSE if self.rig.covariance is None else len(RIG_PARAMETERS)
         terms = [self.term(m, parameters) for m in self.moves if m is not move]
-        evidence = self.evidence
-        if known is not None:
-            evidence = gather_evidence(self.rigs, self.borders, self.observations, parameters)
-            values, vectors = np.linalg.eigh(known)
-            kept = values > 1e-12 * values[-1]
-            columns = vectors[:, kept] * np.sqrt(values[kept])
-            terms.append(Term(columns, np.ones(len(self.rigs)), np.ones(columns.shape[1])))
-        return judge_bias(tempered(evidence, factor), terms, self.bias, self.term(move, parameters), free)
+        if known is None:
+            return tempered(self.evidence, factor), terms, self.term(move)
+        evidence = gather_evidence(self.rigs, self.borders, self.observations, parameters)
+        values, vectors = np.linalg.eigh(known)
+        kept = values > 1e-12 * values[-1]
+        columns = vectors[:, kept] * np.sqrt(values[kept])
+        terms.append(Term(columns, np.ones(len(self.rigs)), np.ones(columns.shape[1])))
+        return tempered(evidence, factor), terms, self.term(move, parameters)
+
+    def judge_constant(self, move: _Move, free: int) -> Verdict:
+        """A constant move against biases and the calibration's own uncertainty."""
+        evidence, terms, tested = self.against_biases(move)
+        return judge_bias(evidence, terms, self.bias, tested, free)
+
+    def began(self, move: _Move, verdict: Verdict) -> bool:
+        """Whether a move that was found as constant is a change, which explains more than the choice of its moment
+        could by chance; it becomes one then."""
+        stretches = len(self.rigs)
+        starts = np.arange(EDGE, stretches - EDGE + 1)
+        if self.n < LEAST_FRAMES:
+            return False
+        evidence, terms, tested = self.against_biases(move)
+        profiles = (np.arange(stretches) >= starts[:, None]).astype(float)
+        best, gain = best_profile(evidence, terms, self.bias, tested, profiles)
+        if gain > verdict.gain + 2 * np.log(stretches):
+            move.since, move.constant = int(self.borders[starts[best]]), False
+        return not move.constant
 
     def take_in(self, found: Sequence[tuple[Verdict, _Move]], tests: int, free: int = 0) -> bool:
         """Whether the surest of the moves is sure and large enough; it is then found anew from where it leads to."""
@@ -230,10 +254,12 @@ class _Search:
         scale = dispersion(self.evidence, self.terms(), self.bias)
         least = verdict.gain - 2 * scale * np.log(1 / self.options.false_alarm)
         move.others = tuple(self.rig.names[m.view] for v, m in found if m is not move and v.gain > least)
+        if move.constant and self.began(move, verdict):
+            verdict = judge(self.evidence, self.terms(), self.bias, self.term(move))
         self.moves.append(move)
         self.update(move, verdict)
-        for _ in range(ROUNDS):
-            if not move.constant:
+        for number in range(ROUNDS):
+            if number and not move.constant:
                 self.locate(move)
             self.look()
             for each in self.moves:
@@ -242,23 +268,29 @@ class _Search:
                 else:
                     verdict = judge(self.evidence, self.terms(each), self.bias, self.term(each))
                 self.update(each, verdict)
+        left = move.move @ np.linalg.solve(move.covariance, move.move)
+        if left < chi2.isf(SETTLED, N_POSE) or move.pixels < self.options.least_px:
+            self.moves.remove(move)  # where it led to, little of it was left
+            self.look()
+            return False
         return True
 
     def update(self, move: _Move, verdict: Verdict) -> None:
-        """The move and its covariance, from a further step that the evidence asks for, and the pivot's prior."""
-        wanted = move.move + verdict.step
-        pixels = self.pixels(move, wanted)
+        """The move and its covariance, from a further step that the evidence asks for, and the pivot's prior: of a turn
+        about a place near the camera, or where that does not go with the evidence, of any move of this size."""
+        wanted: Floats = np.asarray(move.move + verdict.step)
+        pixels = max(self.pixels(move, wanted), self.options.least_px)
         per_length = np.trace(self.evidence.shift[move.view, 3:, 3:]) / 2
-        prior = np.zeros((6, 6))
-        prior[3:, 3:] = np.eye(3) * per_length / (self.options.pivot * max(pixels, 1e-6)) ** 2
-        total = verdict.information + prior
-        found: Floats = np.linalg.solve(total, verdict.information @ wanted)
-        away = wanted - found
-        conflict = away @ verdict.information @ away + found @ prior @ found
-        free = max(len(self.borders) - 7, 6)
-        if f_distribution.sf(conflict / 3, 3, free) < self.options.false_alarm:
-            found, total = wanted, verdict.information + 1e-9 * prior
-        move.move, move.covariance, move.pixels = found, np.linalg.inv(total), self.pixels(move, found)
+        for pivot in (self.options.pivot, 1.0):
+            prior = np.zeros((N_POSE, N_POSE))
+            prior[3:, 3:] = np.eye(3) * per_length / (pivot * pixels) ** 2
+            total = verdict.information + prior
+            found: Floats = np.asarray(np.linalg.solve(total, verdict.information @ wanted))
+            conflict = (wanted - found) @ verdict.information @ (wanted - found) + found @ prior @ found
+            if f_distribution.sf(conflict / 3, 3, max(len(self.rigs) - N_POSE, N_POSE)) > self.options.false_alarm:
+                break
+        move.move, move.pixels = found, self.pixels(move, found)
+        move.covariance = np.asarray(np.linalg.inv(total), dtype=np.float64)
 
     def pixels(self, move: _Move, step: Floats) -> float:
         """px, rms over a camera's points, that such a move shifts them by."""
@@ -270,10 +302,10 @@ class _Search:
         stretches = len(self.rigs)
         free = stretches - N_POSE
         p = self.options.false_alarm / (self.views * stretches)
-        chi2 = f_distribution.isf(p, N_POSE, free) * N_POSE * (stretches - 1) / free
+        least = f_distribution.isf(p, N_POSE, free) * N_POSE * (stretches - 1) / free
         columns = turn_and_shift(self.rig.cameras[view].t)[:, :3]
         shown = np.trace(columns.T @ self.evidence.shift[view] @ columns) / self.options.least_px**2
-        told = max(min(np.trace(verdict.information[:3, :3]) / chi2, shown), np.finfo(float).tiny)
+        told = max(min(np.trace(verdict.information[:3, :3]) / least, shown), np.finfo(float).tiny)
         return float(np.rad2deg(np.sqrt(3 / told)))
 
     def locate(self, move: _Move) -> None:
@@ -284,8 +316,10 @@ class _Search:
         first = max([first, *(s for s in others if s < move.since)])
         last = min([last, *(s for s in others if s > move.since)])
         part = slice(first, last)
-        before = pixel_costs(self.rig_at(move.since, without=move), self.observations, part)
-        after = pixel_costs(self.rig_at(move.since), self.observations, part)
+        bias = estimated_biases(self.evidence, self.terms()[1:], self.bias)
+        told = replace(self.observations, xy=self.observations.xy - bias[:, None, self.observations.kind])
+        before = pixel_costs(self.rig_at(move.since, without=move), told, part)
+        after = pixel_costs(self.rig_at(move.since), told, part)
         better = np.append(np.cumsum((before - after)[::-1])[::-1], 0.0)
         move.since = first + int(np.clip(np.argmax(better), 1, last - first - 1))
 

@@ -27,8 +27,6 @@ N_POSE = 6
 """The first of RIG_PARAMETERS: a camera's pose."""
 LOSS, SCALE = "cauchy", 3.0
 """Of residuals in standard deviations. Its weights never vanish: of a camera that is off as a whole all are alike."""
-TRUNCATED = 16.0
-"""Squared residual, in variances, beyond which an observation is an outlier whatever the pose."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +102,10 @@ def gather_evidence(
 
 
 def pixel_costs(rig: CameraRig, observations: Observations, rows: slice) -> Floats:
-    """(frames,) how badly the views of each of these frames agree: truncated squared residuals in variances, summed."""
+    """(frames,) how badly the views of each of these frames agree: robust losses of the residuals, summed."""
     points, xy, whiten = _points(rig, observations, rows)
     squared = ((whiten @ (xy - rig.project(points))[..., None])[..., 0] ** 2).sum(axis=-1)
-    cost = np.nansum(np.minimum(squared, TRUNCATED), axis=0)
+    cost = np.nansum(loss_weight(squared, LOSS, SCALE)[0], axis=0)
     return np.asarray(cost.reshape(-1, len(observations.kind)).sum(axis=1))
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "best_profile",
     "bias_variance",
     "dispersion",
+    "estimated_biases",
     "judge",
     "judge_bias",
     "move_of",
@@ -34,8 +35,8 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
-RANK = 1e-7
-"""Of the largest eigenvalue, of what is scaled to a diagonal of ones: directions below it are not determined."""
+RANK = 1e-6
+"""Directions of which the nuisance leaves less than this share of the information are not determined."""
 FLAT = 1e-9
 """Precision of what is free, relative to what the data say of it: only there to fix the gauge."""
 EM_ROUNDS = 10
@@ -105,16 +106,24 @@ def bias_variance(evidence: Evidence, terms: Sequence[Term], start: float) -> fl
     return variance
 
 
+def estimated_biases(evidence: Evidence, terms: Sequence[Term], variance: float) -> Floats:
+    """(V, K, 2) px of every kind of point in every view."""
+    system = _System(evidence, terms, variance)
+    kinds, C = evidence.g_bias.shape[1:]
+    return np.asarray(system.solution[system.n_rig :].reshape(kinds, C // 2, 2).swapaxes(0, 1))
+
+
 def dispersion(evidence: Evidence, terms: Sequence[Term], variance: float) -> float:
     """How much larger than expected the poses' gradients of single stretches are, squared, after a fit of the terms."""
     left, _ = _System(evidence, terms, variance).left()
-    total = rank = 0.0
+    total, rank = 0.0, 0
     for b in range(len(left)):
         for first in range(0, left.shape[1], N_POSE):
             pose = slice(first, first + N_POSE)
-            white = _root(evidence.H_rig[b, pose, pose]).T @ left[b, pose]
-            total, rank = total + white @ white, rank + len(white)
-    return max(total / max(rank, 1.0), 1.0)
+            H = evidence.H_rig[b, pose, pose]
+            white = _root(H, np.diagonal(H)).T @ left[b, pose]
+            total, rank = total + float(white @ white), rank + len(white)
+    return max(total / max(rank, 1), 1.0)
 
 
 def best_profile(
@@ -124,8 +133,8 @@ def best_profile(
     system = _System(evidence, terms, variance)
     gains: list[float] = []
     for profile in profiles:
-        H, g = system.released(replace(tested, profile=profile))
-        gains.append(float(np.sum((_root(H).T @ g) ** 2)))
+        H, g, own = system.released(replace(tested, profile=profile))
+        gains.append(float(np.sum((_root(H, own).T @ g) ** 2)))
     return int(np.argmax(gains)), max(gains)
 
 
@@ -135,8 +144,10 @@ def judge(evidence: Evidence, terms: Sequence[Term], variance: float, tested: Te
     system = _System(evidence, [*terms, tested], variance)
     mine = system.at(len(terms))
     H = _inverse(system.inverse[mine, mine])
-    root = _root(H)
+    root = _root(H, system.own[mine])
     found, rank = root.T @ H @ system.solution[mine], root.shape[1]
+    if not rank:
+        return Verdict(np.zeros(len(H)), np.zeros_like(H), 0.0, 1.0)
     parts, expected = _contributions(system, system.inverse[:, mine] @ H @ root)
     parts *= np.sqrt(rank / np.maximum(expected, np.finfo(float).tiny))[:, None]
     scatter = _scatter(parts[expected > 1e-6 * expected.max()])
@@ -149,15 +160,17 @@ def judge(evidence: Evidence, terms: Sequence[Term], variance: float, tested: Te
 def judge_bias(evidence: Evidence, terms: Sequence[Term], variance: float, tested: Term, free: int) -> Verdict:
     """A term that is constant: against the biases' variance, which is known from so many `free` differences."""
     system = _System(evidence, terms, variance)
-    H, g = system.released(tested)
-    root = _root(H)
-    found = root.T @ g
-    gain, rank = float(found @ found), root.shape[1]
-    return Verdict(root @ found, H @ root @ root.T @ H, gain, float(f_distribution.sf(gain / rank, rank, free)))
+    H, g, own = system.released(tested)
+    root = _root(H, own)
+    found, rank = root.T @ g, root.shape[1]
+    gain = float(found @ found)
+    p = f_distribution.sf(gain / rank, rank, free) if rank else 1.0
+    return Verdict(root @ found, H @ root @ root.T @ H, gain, float(p))
 
 
 class _System:
-    """The normal equations of nuisance terms and biases: inverse, solution (n_rig numbers, then the biases)."""
+    """The normal equations of nuisance terms and biases: inverse, solution (n_rig numbers, then the biases), own (n,)
+    their diagonal."""
 
     def __init__(self, evidence: Evidence, terms: Sequence[Term], variance: float) -> None:
         self.evidence, self.terms = evidence, terms
@@ -180,6 +193,7 @@ class _System:
         for i, term in enumerate(terms):
             rows = np.arange(self.splits[i], self.splits[i + 1])
             H[rows, rows] += FLAT * np.diagonal(H)[rows] if term.precision is None else term.precision
+        self.own = np.diagonal(H).copy()
         self.inverse = _inverse(H)
         self.solution = self.inverse @ g
 
@@ -199,11 +213,11 @@ class _System:
         bias = np.einsum("b,bkac->kca", term.profile, e.H_cross).reshape(-1, e.H_rig.shape[1]) @ term.columns
         return np.concatenate((*rows, bias)), term.columns.T @ (term.profile @ e.g_rig)
 
-    def released(self, term: Term) -> tuple[Floats, Floats]:
-        """H (m, m), g (m,) of a term with all nuisance eliminated."""
+    def released(self, term: Term) -> tuple[Floats, Floats, Floats]:
+        """H (m, m), g (m,) of a term with all nuisance eliminated; (m,) the diagonal of H before that."""
         cross, gradient = self._against(term)
         own = term.columns.T @ np.einsum("b,baz->az", term.profile**2, self.evidence.H_rig) @ term.columns
-        return own - cross.T @ self.inverse @ cross, gradient - cross.T @ self.solution
+        return own - cross.T @ self.inverse @ cross, gradient - cross.T @ self.solution, np.diagonal(own)
 
     def spread(self, numbers: Floats) -> tuple[Floats, Floats]:
         """Numbers (n, ...) of all nuisance -> steps of the rig's parameters (B, 18 V, ...) and biases (K, C, ...)."""
@@ -258,15 +272,17 @@ def _scatter(white: Floats) -> Floats:
 
 
 def _inverse(H: Floats) -> Floats:
-    """Of a symmetric matrix whose rows have different units."""
-    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(H), np.finfo(float).tiny))
-    return np.asarray(np.linalg.inv(H * scale[:, None] * scale) * scale[:, None] * scale)
+    """Of a symmetric matrix whose rows have different units; 0 for what nothing is known of."""
+    own = np.diagonal(H)
+    scale = np.where(own > 0, 1.0 / np.sqrt(np.where(own > 0, own, 1.0)), 0.0)
+    inverse = np.linalg.inv(H * scale[:, None] * scale + np.diag(np.where(own > 0, 0.0, 1.0)))
+    return np.asarray(inverse * scale[:, None] * scale)
 
 
-def _root(H: Floats) -> Floats:
-    """(m, rank) whose product with its transpose is the inverse of a symmetric matrix, on the directions that it
-    determines."""
-    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(H), np.finfo(float).tiny))
+def _root(H: Floats, own: Floats) -> Floats:
+    """(m, rank) whose product with its transpose is the inverse of H (m, m), on the directions that it determines; own
+    (m,): its diagonal while all nuisance was held."""
+    scale = 1.0 / np.sqrt(np.where(own > 0, own, np.inf))
     values, vectors = np.linalg.eigh(H * scale[:, None] * scale)
-    kept = values > RANK * max(float(values[-1]), RANK)
+    kept = values > RANK
     return np.asarray(vectors[:, kept] / np.sqrt(values[kept]) * scale[:, None])

@@ -14,7 +14,7 @@ from calibration.camera import INTRINSIC_PARAMETERS
 from calibration.determination import corner_noise
 from calibration.errors import InputError
 from calibration.extrinsics import initial_rig
-from calibration.intrinsics import FREE, prior_intrinsics
+from calibration.lenses import free_parameters, lens_of, prior_intrinsics
 from calibration.planar import board_views
 from calibration.report import corner_residuals, rms
 from calibration.rig import RIG_PARAMETERS, CameraRig
@@ -127,14 +127,15 @@ def _in_the_rig(
 def _bundle(rig: CameraRig, kept: tuple[str, ...], moved: Collection[str], options: MovedOptions) -> BundleOptions:
     if not options.refine:
         return BundleOptions(fixed=kept)
-    priors = {}
+    free, priors = {}, {}
     for name in moved:
-        usual = prior_intrinsics(rig[name].intrinsics.size, float(rig[name].intrinsics.parameters[:2].mean()))[1]
-        priors[name] = (rig[name].intrinsics.parameters, usual)
+        known = rig[name].intrinsics
+        usual = prior_intrinsics(known.size, float(known.parameters[:2].mean()), lens_of(known))[1]
+        free[name], priors[name] = free_parameters(known), (known.parameters, usual)
         if rig.covariance is not None:
             sigma = np.sqrt(np.diagonal(rig.covariance).reshape(len(rig), -1)[rig.index(name), 6:])
-            priors[name] = (rig[name].intrinsics.parameters, np.where(sigma > 0, sigma, usual))
-    return BundleOptions(fixed=kept, free=dict.fromkeys(moved, FREE), priors=priors)
+            priors[name] = (known.parameters, np.where(sigma > 0, sigma, usual))
+    return BundleOptions(fixed=kept, free=free, priors=priors)
 
 
 def _without_misdetections(
@@ -164,7 +165,7 @@ def _covariance(
     whole[np.ix_(rows, rows)] = H
     for name in moved:
         free[rig.index(name), :6] = True
-        free[rig.index(name), 6:] = FREE & options.refine
+        free[rig.index(name), 6:] = free_parameters(rig[name].intrinsics) & options.refine
     known = np.zeros_like(whole) if rig.covariance is None else rig.covariance
     return updated_covariance(whole, known, free.ravel())
 

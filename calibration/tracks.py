@@ -19,8 +19,8 @@ from calibration.solver import (
     levenberg_marquardt,
     loss_weight,
     schur,
-    schur_reduced,
     schur_covariance,
+    schur_reduced,
     updated_covariance,
 )  # fmt: skip
 from calibration.transforms import mean_rotation, skew

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from pose3d import __version__
+from pose3d.flags import Force, Json
+from pose3d.rig_commands import calibrate, check
 
 __all__ = ["app", "main"]
 
@@ -21,8 +23,8 @@ app = App(
     "Begin with `pose3d demo`; for your own data: `pose3d new FOLDER`.",
 )
 
-Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSON object instead of tables and bars")]
-Force = Annotated[bool, Parameter(negative="", help="do the work again although nothing has changed")]
+app.command(calibrate)
+app.command(check)
 
 
 @app.command
@@ -77,40 +79,6 @@ def run(
     told = load_session(session, data, output)
     with progress_bars(quiet=json) as progress:
         show_reports(run_session(told, recording, force=force, progress=progress), json=json)
-
-
-@app.command
-def calibrate(
-    folder: Path,
-    *,
-    board: Path,
-    output: Path,
-    intrinsics: Path | None = None,
-    lens: dict[str, Literal["pinhole", "fisheye", "rational"]] | None = None,
-    force: Force = False,
-    json: Json = False,
-) -> None:
-    """Calibrate cameras from footage of a board.
-
-    Parameters
-    ----------
-    folder
-        <camera>.mp4 or <camera>/ of images, one for each camera
-    board
-        the board's description, board.toml
-    output
-        the calibration to write, such as calibration.toml
-    intrinsics
-        folder with footage of each camera alone, or a calibration whose intrinsics are taken as they are
-    lens
-        a camera's lens, such as --lens.top fisheye; that of a camera that is not named is found out
-    """
-    from pose3d.console import progress_bars, show_reports
-    from pose3d.pipeline import calibrate_folder
-
-    with progress_bars(quiet=json) as progress:
-        report = calibrate_folder(folder, board, output, intrinsics, lens=lens, force=force, progress=progress)
-    show_reports([report], json=json)
 
 
 @app.command

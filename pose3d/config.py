@@ -25,6 +25,7 @@ OPTION_TABLES: dict[str, tuple[str, str]] = {
     "sync_calibration": ("pose3d.timeline", "SyncOptions"),
     "detect": ("calibration.detection", "DetectionOptions"),
     "calibrate": ("calibration.calibrate", "CalibrationOptions"),
+    "world": ("calibration.world", "WorldOptions"),
     "train": ("pose3d.nn.options", "TrainOptions"),
     "predict": ("pose3d.nn.options", "PredictOptions"),
     "assemble": ("pose3d.assembly", "AssemblyOptions"),
@@ -230,6 +231,8 @@ def _mistake(model: type[BaseModel], detail: Mapping[str, Any], where: str) -> s
     path = ".".join((where, *(str(part) for part in detail["loc"])))
     if detail["type"] == "extra_forbidden":
         return f"{path}: unknown key; {nearest_name(str(detail['loc'][-1]), model.model_fields)}"
+    if detail["type"] == "unexpected_keyword_argument":
+        return f"{path}: unknown key; correct it or take it out"
     if detail["type"] == "missing":
         return f"{path}: missing; add it"
     reason = str(detail["msg"]).removeprefix("Value error, ")

@@ -13,7 +13,9 @@ from calibration.files import load_rig
 from calibration.footage import find_sources
 from calibration.intrinsics import IntrinsicsOptions
 from calibration.lenses import Lens
+from calibration.moved import MovedOptions
 from calibration.rig import CameraRig
+from calibration.world import WorldOptions
 from pose3d.assembly import AssemblyOptions
 from pose3d.identity import IdentityOptions
 from pose3d.nn.options import PredictOptions, TrainOptions
@@ -24,10 +26,10 @@ from pose3d.stages.poses2d import expect_footage, import_poses2d
 from pose3d.stages.poses3d import export_poses, identify_views, refine_poses, triangulate_groups
 from pose3d.stages.prediction import assemble_views, find_networks, predict_videos
 from pose3d.stages.recording import Recording
-from pose3d.stages.rig import calibrate_footage, take_calibration
+from pose3d.stages.rig import calibrate_footage, resettle_footage, take_calibration
 from pose3d.stages.training import MODELS, NETWORK, train_networks
 
-__all__ = ["calibrate_folder", "predict_files", "reconstruct_folder", "run_session"]
+__all__ = ["calibrate_folder", "predict_files", "reconstruct_folder", "resettle_folder", "run_session"]
 
 CALIBRATION = "calibration.toml"
 
@@ -75,18 +77,44 @@ def calibrate_folder(
     intrinsics: Path | None = None,
     *,
     lens: Mapping[str, Lens] | None = None,
+    world: WorldOptions | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> StageReport:
     """Calibrate the cameras of a folder of <camera>.mp4 or <camera>/ of images.
 
     intrinsics: such a folder with footage of each camera alone, or a calibration whose intrinsics are taken.
-    lens: {camera: its kind of lens}, see `IntrinsicsOptions`. Raises InputError.
+    lens: {camera: its kind of lens}, see `IntrinsicsOptions`. world: where the world's origin is. Raises InputError.
     """
     sources = {name: path for name, path in find_sources(folder).items() if path != intrinsics}
     known = find_sources(intrinsics) if intrinsics is not None and intrinsics.is_dir() else intrinsics
-    options = {"calibrate": CalibrationOptions(intrinsics=IntrinsicsOptions(lens=dict(lens or {})))}
+    calibrate = CalibrationOptions(intrinsics=IntrinsicsOptions(lens=dict(lens or {})))
+    options = {"calibrate": calibrate, "world": world}
     return calibrate_footage(output, sources, board, intrinsics=known, options=options, force=force, progress=progress)
+
+
+def resettle_folder(
+    folder: Path,
+    board: Path,
+    output: Path,
+    keep: Path | None,
+    moved: Sequence[str],
+    besides: object = None,
+    *,
+    refine: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> StageReport:
+    """Place the cameras named `moved` of the calibration `keep` by footage of a board, as in `calibrate_folder`.
+
+    besides: what else was asked for, which does not go with it. Raises InputError.
+    """
+    if keep is None or not moved:
+        raise InputError("expected both --keep CALIBRATION and --moved CAMERA, got one of them; add the other")
+    if besides:
+        raise InputError("--keep keeps intrinsics and world; leave out --intrinsics, --lens, --floor and --world")
+    sources, options = find_sources(folder), MovedOptions(refine=refine)
+    return resettle_footage(output, keep, moved, sources, board, options=options, force=force, progress=progress)
 
 
 def reconstruct_folder(
@@ -224,6 +252,7 @@ def _calibrated(session: Session, force: bool, progress: Progress | None) -> Sta
             file_format=session.calibration_format,
             unit=session.unit,
             rename=session.rename,
+            world=session.options.get("world"),
             force=force,
         )
     board = session.board if session.board is not None else "board.toml"

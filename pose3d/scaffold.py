@@ -231,6 +231,17 @@ _TEMPLATE = """\
 {calibration_table}[calibration]
 {calibration}
 
+# Where the world is: default the first camera's place, or that of the given calibration. One way of these, if any.
+# [world]
+# floor_frame = 12            # frame of the board footage in which the board lies on the floor: z is up from it
+# floor = ["a", "b", "c"]     # or points on the floor, three or more
+# [world.points.a]            # seen by two cameras or more
+# pixels = {{ top = [512.0, 400.5], side = [310.2, 633.0] }}
+# position = [0, 0, 0]        # or where the points shall be, of three or more; [world] free_scale = true: the scale too
+# [[world.distances]]         # what the rig measures, and how sure that is, against what is known
+# between = ["a", "b"]
+# length = 300.0
+
 # Frames that were labelled by hand (SLEAP, DeepLabCut): a network learns from them to predict recordings that have only
 # videos. Alone: `pose3d train`.
 {labels_table}[labels]

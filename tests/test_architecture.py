@@ -20,15 +20,15 @@ FLOORS = {
         ["detection", "synthetic", "files", "evidence", "drift_report"],
         ["extrinsics", "bundle", "tracks", "hypotheses"],
         ["clocks", "determination", "world", "drift"],
-        ["intrinsics", "moved"],
+        ["intrinsics"],
         ["held"],
         ["report"],
-        ["calibrate"],
+        ["calibrate", "moved"],
     ],
     "pose3d": [
-        ["skeleton", "records"],
+        ["skeleton", "records", "flags"],
         ["poses", "bodies"],
-        ["labels"],
+        ["labels", "rig_points"],
         ["timeline", "video", "kalman", "files", "synthetic", "shading", "session", "comparison"],
         [
             "nn",
@@ -50,6 +50,7 @@ FLOORS = {
         ["stages"],
         ["config", "scaffold", "pipeline"],
         ["demo", "console"],
+        ["rig_commands"],
         ["cli"],
     ],
 }

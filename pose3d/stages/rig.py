@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,15 @@ from calibration.files.atomic import write_bytes
 from calibration.files.calibration_toml import covariance_path
 from calibration.footage import open_footage
 from calibration.intrinsics import IntrinsicsOptions, estimate_intrinsics
+from calibration.moved import MovedOptions, resettle_cameras
 from calibration.rig import CameraRig
+from calibration.world import WorldOptions, on_board, place_rig
 from pose3d.records import Plan, Progress, StageReport, fingerprint_source, jsonable, run_stage
 from pose3d.timeline import SyncOptions, Timeline, make_timeline
 
-__all__ = ["calibrate_footage", "take_calibration"]
+__all__ = ["calibrate_footage", "resettle_footage", "take_calibration"]
 
-CALIBRATE_VERSION, TAKE_VERSION = 2, 1
+CALIBRATE_VERSION, TAKE_VERSION, RESETTLE_VERSION = 2, 1, 1
 
 
 def calibrate_footage(
@@ -43,7 +45,7 @@ def calibrate_footage(
     """Calibrate a rig from footage of boards; writes `output`, and its covariance and `<stem>.report.json` beside it.
 
     sources: {camera: video or folder of images}. intrinsics: {camera: footage of that camera alone}, or a calibration
-    file whose intrinsics are taken as they are. options: by table, `detect`, `calibrate`, `sync_calibration`.
+    file whose intrinsics are taken as they are. options: by table, `detect`, `calibrate`, `world`, `sync_calibration`.
     Raises InputError.
     """
     if not sources:
@@ -67,7 +69,7 @@ def calibrate_footage(
         f"calibrate.{output.stem}",
         CALIBRATE_VERSION,
         inputs,
-        {"detect": detect, "calibrate": calibrate, "sync": replace(sync, timestamps=None)},
+        {"detect": detect, "calibrate": calibrate, "sync": replace(sync, timestamps=None)} | _told(told.get("world")),
         names,
     )
 
@@ -76,10 +78,15 @@ def calibrate_footage(
         known = _known_intrinsics(intrinsics, sources, boards, detect, calibrate.intrinsics, progress)
         detections = _detected(sources, boards, detect, _timeline(sources, sync), plan.unfinished / "boards", progress)
         calibration = calibrate_rig(detections, calibrate, known or None)
-        save_rig(output, calibration.rig)
-        report = jsonable(calibration.report.to_dict())
+        world = told.get("world") or WorldOptions()
+        boards_seen = calibration.board_R, calibration.board_t, detections
+        rig, said = place_rig(
+            calibration.rig, world, lambda: on_board(calibration.rig, *boards_seen, world.floor_frame or 0)
+        )
+        save_rig(output, rig)
+        report = jsonable(calibration.report.to_dict() | ({"world": said} if said else {}))
         write_bytes(plan.folder / names[2], (json.dumps(report, indent=1) + "\n").encode())
-        return {"text": calibration.report.text(), "report": report}
+        return {"text": calibration.report.text(), "report": report} | said
 
     return run_stage(plan, work, force=force)
 
@@ -91,11 +98,13 @@ def take_calibration(
     file_format: str | None = None,
     unit: str | None = None,
     rename: Mapping[str, str] | None = None,
+    world: WorldOptions | None = None,
     force: bool = False,
 ) -> StageReport:
     """Write a calibration that was made elsewhere as ours, its cameras under the session's names.
 
-    rename: {name in the given file: name here}; cameras that it does not name keep theirs. Raises InputError for a
+    rename: {name in the given file: name here}; cameras that it does not name keep theirs. world: where its origin
+    shall be. Raises InputError for a
     camera to rename that the file does not have.
     """
     if not given.is_file():
@@ -109,15 +118,62 @@ def take_calibration(
     inputs = {"calibration": fingerprint_source(given)}
     if covariance_path(given).is_file():
         inputs["covariance"] = fingerprint_source(covariance_path(given))
-    options = {"format": file_format, "unit": unit, "rename": rename}
+    options = {"format": file_format, "unit": unit, "rename": rename} | _told(world)
     plan = Plan(output.parent, f"calibrate.{output.stem}", TAKE_VERSION, inputs, options | {"given": True}, names)
 
     def work() -> dict[str, Any]:
         cameras = tuple(replace(camera, name=rename.get(camera.name, camera.name)) for camera in rig)
-        save_rig(output, CameraRig(cameras, rig.unit, rig.covariance))
-        return {"cameras": ", ".join(camera.name for camera in cameras), "unit": rig.unit}
+        placed, said = place_rig(CameraRig(cameras, rig.unit, rig.covariance), world or WorldOptions())
+        save_rig(output, placed)
+        return {"cameras": ", ".join(camera.name for camera in cameras), "unit": rig.unit} | said
 
     return run_stage(plan, work, force=force)
+
+
+def resettle_footage(
+    output: Path,
+    keep: Path,
+    moved: Collection[str],
+    sources: Mapping[str, Path],
+    board: Path,
+    *,
+    options: MovedOptions | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> StageReport:
+    """Place the cameras of a calibration that were moved, by new footage of a board; all others stay as they are.
+
+    keep: the calibration. sources: {camera: video or folder of images} of the moved and of some others. Raises
+    InputError.
+    """
+    if keep.resolve() == output.resolve():
+        raise InputError(f"{output}: expected another file than the calibration to keep; give a new name as --output")
+    options = options or MovedOptions()
+    rig = load_rig(keep)
+    for name in moved:
+        rig.index(name)
+    used = {name: path for name, path in sources.items() if name in rig.names}
+    inputs: dict[str, Any] = {f"calibration.{name}": fingerprint_source(path) for name, path in used.items()}
+    inputs |= {"board": fingerprint_source(board), "keep": fingerprint_source(keep)}
+    if covariance_path(keep).is_file():
+        inputs["covariance"] = fingerprint_source(covariance_path(keep))
+    names = (output.name, covariance_path(output).name)
+    told = {"moved": sorted(moved), "options": options}
+    plan = Plan(output.parent, f"resettle.{output.stem}", RESETTLE_VERSION, inputs, told, names)
+
+    def work() -> dict[str, Any]:
+        timeline, cache = _timeline(used, SyncOptions()), plan.unfinished / "boards"
+        detections = _detected(used, load_board(board), DetectionOptions(), timeline, cache, progress)
+        found = resettle_cameras(rig, moved, detections, options)
+        save_rig(output, found.rig)
+        return {"text": found.text}
+
+    return run_stage(plan, work, force=force)
+
+
+def _told(world: WorldOptions | None) -> dict[str, Any]:
+    """What a plan says of the world: nothing where nothing was asked for, so that earlier results stay."""
+    return {} if world is None else {"world": world}
 
 
 def _detected(

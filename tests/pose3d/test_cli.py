@@ -20,7 +20,19 @@ from pose3d.poses import Poses
 from pose3d.skeleton import Skeleton
 from pose3d.synthetic import simulate_animals, simulate_views
 
-COMMANDS = ("calibrate", "convert", "demo", "evaluate", "new", "predict", "reconstruct", "render", "run", "train")
+COMMANDS = (
+    "calibrate",
+    "check",
+    "convert",
+    "demo",
+    "evaluate",
+    "new",
+    "predict",
+    "reconstruct",
+    "render",
+    "run",
+    "train",
+)
 
 
 def quickest(code: str) -> float:
