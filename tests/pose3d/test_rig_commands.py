@@ -120,7 +120,7 @@ def test_only_the_moved_camera_is_placed_anew(
     for tokens, said in (
         (keep, "expected both --keep CALIBRATION and --moved CAMERA"),
         ((*keep, "--moved", "cam7"), "camera 'cam7' is not in the rig"),
-        ((*keep, "--moved", "cam0", "--floor", "5"), "leave out --intrinsics, --floor and --world"),
+        ((*keep, "--moved", "cam0", "--floor", "5"), "leave out --intrinsics, --lens, --floor and --world"),
     ):
         with pytest.raises(SystemExit):
             main(calibrate(seen, tmp_path / "x.toml", *tokens))
