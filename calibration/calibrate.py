@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.audit import audit
 from calibration.bundle import BundleOptions, BundleResult, adjust_boards
 from calibration.camera import Intrinsics
 from calibration.clocks import find_clocks, set_right
 from calibration.determination import corner_noise
 from calibration.errors import InputError, nearest_name
 from calibration.extrinsics import ExtrinsicsOptions, initial_rig
+from calibration.footage_checks import refuse_mirrored
 from calibration.held import FINE, ROUGH, Knowledge, Start, adjust_determined, weak_priors
 from calibration.intrinsics import IntrinsicsEstimate, IntrinsicsOptions, estimate_intrinsics
 from calibration.lenses import free_parameters
@@ -55,12 +57,13 @@ class CalibrationOptions:
 class Calibration:
     """rig: its world is the first camera's frame, its unit the board's, with covariance. report: what it is worth.
     board_R (frames, boards, 3, 3), board_t (frames, boards, 3): world_from_board, NaN where a board could not be
-    placed."""
+    placed. detections: whose frames these are; the corners of cameras that were out of step are set right."""
 
     rig: CameraRig
     report: CalibrationReport
     board_R: Array  # noqa: N815
     board_t: Array
+    detections: BoardDetections
 
 
 def calibrate_rig(
@@ -76,8 +79,8 @@ def calibrate_rig(
     camera, at the better known of two values: from the camera's own images, or from the rig; the report names it. Other
     intrinsics are held at their prior (distortion 0, principal point at the image's middle) where the footage says less
     about them than the prior. Misdetected corners take no part in the fit, but in the report's error. Nothing is
-    random. Raises InputError for cameras that see no board, are cut off from the others, or whose given intrinsics are
-    of another image size; each by name.
+    random. Raises InputError for cameras that see no board, are mirrored, are cut off from the others, or whose given
+    intrinsics are of another image size; each by name. What else is wrong the report names (`calibration.audit`).
     """
     options, given = options or CalibrationOptions(), intrinsics or {}
     tell = _steps(progress, len(detections.view_names) + 4)
@@ -103,8 +106,10 @@ def calibrate_rig(
     tell()
     held_out = _held_out(kept, detections, result, known)
     report = make_report(detections, kept, result, known, alone, held_out, clocks)
+    findings, precision = audit(detections, kept, result, known, alone, report)
+    report = replace(report, findings=findings, precision=precision)
     tell()
-    return Calibration(result.rig, report, result.board_R, result.board_t)
+    return Calibration(result.rig, report, result.board_R, result.board_t, detections)
 
 
 def _steps(progress: Callable[[str, int, int], None] | None, total: int) -> Callable[[], None]:
@@ -146,6 +151,7 @@ def _check(detections: BoardDetections, given: Mapping[str, Intrinsics], options
             f"cameras that see no board: {', '.join(blind)}; film the board so that each camera sees it whole, check "
             "that board.toml describes the board that was filmed, or leave these cameras out"
         )
+    refuse_mirrored(detections)
 
 
 def _without_misdetections(

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from calibration.board import DICTIONARIES, Board, BoardDetections, Pattern, detect_board, find_markers
+from calibration.board_check import mirrored_share, refuse_other_board
 from calibration.errors import InputError, nearest_name
 from calibration.footage import Footage, open_footage
 
@@ -33,6 +34,8 @@ ENOUGH_CORNERS = 60
 """Corners after which the way a board is printed is decided, if no other way explains a third as many."""
 PATTERN_FRAMES = 40
 """Frames of each camera that are looked at for that."""
+CHECKED_FRAMES = 8
+"""Frames of each camera in which the markers' order is compared with the board's, or a mirrored board is looked for."""
 SEARCHED_IMAGES = 12
 """Images of all cameras together in which other dictionaries are looked for when there is no board."""
 SEARCHED_IDS = 150
@@ -71,7 +74,8 @@ def detect_boards(
 
     Whether a board is white on black, and of the pattern before OpenCV 4.7, is found out. Cameras that show no board
     are warned of. Raises InputError naming camera and file for footage that cannot be read or breaks off, videos of
-    unequal length without `frames`, and footage without any board (with the dictionaries that were seen).
+    unequal length without `frames`, footage without any board (with the dictionaries that were seen), mirrored footage,
+    and another board than the one described.
     """
     options = options or DetectionOptions()
     boards = (boards,) if isinstance(boards, Board) else tuple(boards)
@@ -82,6 +86,8 @@ def detect_boards(
         moments, numbers = _moments(footage, frames)
         moments, numbers = moments[:: options.step], {name: rows[:: options.step] for name, rows in numbers.items()}
         patterns = [find_pattern(footage, board) for board in boards]
+        for board, pattern in zip(boards, patterns, strict=True):
+            refuse_other_board(_samples(footage, CHECKED_FRAMES), board, pattern)
         counts = {name: len(np.unique(rows[rows >= 0])) for name, rows in numbers.items()}
         found, done = {}, 0
         for name, reel in footage.items():
@@ -89,11 +95,12 @@ def detect_boards(
             found[name] = _camera(name, reel, numbers[name], boards, patterns, cache, report)
             done += counts[name]
         corners = np.stack([xy for xy, _ in found.values()])
-        if np.isnan(corners).all():
+        blind = {name: footage[name] for name, (xy, _) in found.items() if np.isnan(xy).all()}
+        _refuse_mirrored(blind, boards, patterns)
+        if len(blind) == len(found):
             raise InputError(_no_board(footage, boards))
-        for name, (xy, _) in found.items():
-            if np.isnan(xy).all():
-                _LOG.warning("camera '%s': no board in %s", name, footage[name].path)
+        for name, reel in blind.items():
+            _LOG.warning("camera '%s': no board in %s", name, reel.path)
         index = np.concatenate([np.full(board.n_corners, b) for b, board in enumerate(boards)])
         sizes = np.array([reel.size for reel in footage.values()], dtype=np.int64)
         sigma = np.stack([sigma for _, sigma in found.values()])
@@ -289,6 +296,24 @@ def _times(footage: Mapping[str, Footage], positions: Mapping[str, NDArray[np.in
         own = np.where(positions[name] >= 0, reel.time[positions[name]], np.nan)
         time = np.where(np.isnan(time), own, time)
     return time
+
+
+def _refuse_mirrored(blind: Mapping[str, Footage], boards: Sequence[Board], patterns: Sequence[Pattern]) -> None:
+    """Raises InputError naming the cameras without a board that show one once they are turned left to right."""
+    turned = [
+        name
+        for name, reel in blind.items()
+        if any(
+            mirrored_share(_samples({name: reel}, CHECKED_FRAMES), board, pattern) > 0
+            for board, pattern in zip(boards, patterns, strict=True)
+        )
+    ]
+    if turned:
+        raise InputError(
+            f"cameras whose images are mirrored: {', '.join(turned)} (the board is found in them once they are turned "
+            "left to right); expected images as the eye sees the scene; turn mirroring off in the camera's software, "
+            "or turn the video back (ffmpeg -i IN -vf hflip OUT.mp4), of the recordings as well"
+        )
 
 
 def _no_board(footage: Mapping[str, Footage], boards: Sequence[Board]) -> str:

@@ -183,13 +183,14 @@ def rig_covariance_of_points(points: ArrayLike, seen: ArrayLike, rig: CameraRig)
     out = np.empty((len(points), 3, 3))
     for start in range(0, len(points), _CHUNK):
         part = slice(start, start + _CHUNK)
-        J = points_by_rig(points[part], seen[:, part], rig)
+        J = points_by_rig(points[part], seen[:, part], rig)[0]
         out[part] = J @ rig.covariance @ np.swapaxes(J, -1, -2)
     return out
 
 
-def points_by_rig(points: Array, seen: NDArray[np.bool_], rig: CameraRig) -> Array:
-    """Derivative (P, 3, 18 V) of least-squares points (P, 3), seen (V, P), by the rig's parameters; NaN as above."""
+def points_by_rig(points: Array, seen: NDArray[np.bool_], rig: CameraRig) -> tuple[Array, Array]:
+    """Derivative (P, 3, 18 V) of least-squares points (P, 3) by the rig's parameters, NaN as above, and the points' own
+    normal matrix (P, 3, 3) per squared px, whose inverse is their covariance under 1 px of noise. seen: (V, P)."""
     width = len(RIG_PARAMETERS)
     by_rig = np.zeros((len(points), 3, width * len(rig)))
     normal = np.zeros((len(points), 3, 3))
@@ -204,7 +205,7 @@ def points_by_rig(points: Array, seen: NDArray[np.bool_], rig: CameraRig) -> Arr
     solvable = np.isfinite(normal).all(axis=(1, 2)) & (seen.sum(axis=0) >= 2)
     by_rig[solvable] = np.linalg.solve(normal[solvable], by_rig[solvable])
     by_rig[~solvable] = np.nan
-    return by_rig
+    return by_rig, normal
 
 
 def _rays_and_scale(xy: ArrayLike, camera: Camera) -> tuple[Array, Array]:

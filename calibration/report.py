@@ -1,4 +1,4 @@
-"""What is a calibration worth? Per camera, held out, coverage, metric scale, and warnings by name."""
+"""What is a calibration worth? Per camera, held out, in millimetres, and in words."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from calibration.bundle import BundleResult
 from calibration.determination import corner_noise
 from calibration.extrinsics import camera_graph
+from calibration.findings import Finding
+from calibration.footage_checks import coverage
 from calibration.geometry import triangulate_linear
 from calibration.held import Knowledge
 from calibration.intrinsics import IntrinsicsEstimate
 from calibration.lenses import free_parameters, lens_of, parameter_names
 from calibration.planar import MIN_CORNERS
+from calibration.precision import VolumePrecision
 from calibration.rig import CameraRig
 from calibration.transforms import apply
 
@@ -29,19 +32,13 @@ __all__ = [
     "CameraReport",
     "SquareReport",
     "corner_residuals",
-    "coverage",
     "make_report",
+    "measured_squares",
     "rms",
     "square_lengths",
 ]
 
 Array = NDArray[np.float64]
-
-LEAST_COVERAGE, LEAST_COMMON, MOST_REJECTED, MOST_MISFIT, MOST_SCALE_ERROR = 0.2, 10, 0.02, 3.0, 0.005
-"""A warning is due below this share of the image, these common frames with any other camera, above this share of
-rejected corners, this ratio of a camera's noise in the rig and alone, this relative error of the mean square."""
-COVERAGE_CELLS = (8, 6)
-"""Columns and rows of cells into which an image is cut to say how much of it the corners reach."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,8 @@ class CalibrationReport:
 
     rms_kept: after rejection of n_rejected corners. n_unplaced: corners of boards that no camera sees well enough to
     place; they are in no rms. rms_held_out: px, cameras fitted on half of the frames and boards posed on the other
-    half, both ways. links: (camera, camera, frames in which both see a board). warnings: each names its camera and the
-    remedy.
+    half, both ways. links: (camera, camera, frames in which both see a board). findings: what is wrong, by camera and
+    with the remedy. precision: how sure points in the volume are, None where it was not asked for.
     """
 
     unit: str
@@ -109,12 +106,46 @@ class CalibrationReport:
     rms_held_out: float
     squares: tuple[SquareReport, ...]
     links: tuple[tuple[str, str, int], ...]
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    precision: VolumePrecision | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The findings in words."""
+        return tuple(str(finding) for finding in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """In plain words, whether to go on."""
+        if grave := [finding for finding in self.findings if finding.grave]:
+            return f"Not to be trusted before this is mended: {_listed(grave)}."
+        if self.findings:
+            return f"Usable within limits: {_listed(self.findings)}. Points are known to {self._in_volume()}."
+        return f"No fault found. Points are known to {self._in_volume()}."
+
+    def with_findings(self, more: Sequence[Finding]) -> CalibrationReport:
+        """The same with what was found elsewhere; a fault that a camera has already been told of is not repeated."""
+        told = {(finding.kind, finding.cameras) for finding in self.findings}
+        new = tuple(finding for finding in more if (finding.kind, finding.cameras) not in told)
+        return replace(self, findings=self.findings + new)
+
+    def camera(self, name: str) -> CameraReport:
+        """The camera of that name."""
+        return next(camera for camera in self.cameras if camera.name == name)
+
+    def _in_volume(self) -> str:
+        p = self.precision
+        if p is None or not np.isfinite(p.rig_middle):
+            return "a precision that this footage does not tell"
+        return (
+            f"{p.rig_middle:.2g} {p.unit} in the middle of the volume and {p.rig_corners:.2g} {p.unit} at its corners "
+            f"by the calibration alone (1 px of noise: {p.pixel_middle:.2g} and {p.pixel_corners:.2g} {p.unit})"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: plain dicts, lists, numbers; None for NaN."""
         plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        return {"verdict": self.verdict, **plain, "warnings": list(self.warnings)}
 
     def text(self) -> str:
         """Plain text, a line per camera."""
@@ -144,6 +175,8 @@ class CalibrationReport:
             late = ", ".join(f"{c.name} {1e3 * c.offset:+.2f} ± {1e3 * c.offset_sigma:.2f}" for c in self.cameras)
             lines.append(f"pictures taken late by, ms: {late}; made up for in the figures above")
         lines += [f"{a} - {b}: {count} common frames" for a, b, count in self.links]
+        if self.precision is not None:
+            lines.append(f"points are known to {self._in_volume()}")
         lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
@@ -168,7 +201,9 @@ def make_report(
     if clocks is not None:
         cameras = _on_the_middle_clock(cameras, clocks.clock, clocks.sigma)
     links = tuple((a, b, int(edge["common"])) for a, b, edge in camera_graph(detections).edges(data=True))
-    squares = square_lengths(result.rig, kept)
+    lost = np.isnan(result.board_t[..., 0])[:, np.asarray(detections.board_index)]
+    placed = replace(kept, corners=np.where(lost[..., None], np.nan, kept.corners))
+    squares = square_lengths(result.rig, placed)
     n_corners = int(np.isfinite(residuals[..., 0]).sum())
     return CalibrationReport(
         unit=result.rig.unit,
@@ -181,7 +216,6 @@ def make_report(
         rms_held_out=rms_held_out,
         squares=squares,
         links=links,
-        warnings=_warnings(cameras, links, squares),
     )
 
 
@@ -231,49 +265,12 @@ def _on_the_middle_clock(cameras: tuple[CameraReport, ...], clock: Array, sigma:
     )
 
 
-def _warnings(
-    cameras: Sequence[CameraReport], links: Sequence[tuple[str, str, int]], squares: Sequence[SquareReport]
-) -> tuple[str, ...]:
-    said = []
-    for camera in cameras:
-        who = f"{camera.name}: "
-        if camera.reason:
-            said.append(
-                f"{who}its focal length is not determined by this footage: {camera.reason}; film the board "
-                "tilted by 30 to 60 degrees, near and far, all over this camera's image, or give intrinsics "
-                "from footage of it alone"
-            )
-        if camera.noise > MOST_MISFIT * camera.noise_alone:
-            said.append(
-                f"{who}corners scatter by {camera.noise:.2f} px in the rig, but by {camera.noise_alone:.2f} "
-                "px in its own images; move the board slowly, and check that the cameras are synchronous, the "
-                "board flat and no camera was moved"
-            )
-        if abs(camera.offset) > 5 * camera.offset_sigma > 0:
-            drifts = f", and drifts by {1e6 * camera.drift:+.0f} ppm" if camera.drift else ""
-            said.append(
-                f"{who}its pictures of the board were taken {1e3 * abs(camera.offset):.1f} ms too "
-                f"{'late' if camera.offset > 0 else 'early'}{drifts}; that is made up for here; where recordings are "
-                f"made the same way, add offsets = {{ {camera.name} = {camera.offset:.4f} }} under [sync]"
-            )
-        if camera.coverage < LEAST_COVERAGE:
-            said.append(
-                f"{who}corners reach only {camera.coverage:.0%} of its image, distortion elsewhere is a guess; film "
-                "the board near the edges too"
-            )
-        if camera.rejected > MOST_REJECTED * camera.corners:
-            said.append(f"{who}{camera.rejected} of {camera.corners} corners rejected; look at its footage")
-        common = max((n for a, b, n in links if camera.name in (a, b)), default=0)
-        if len(cameras) > 1 and common < LEAST_COMMON:
-            said.append(
-                f"{who}sees a board together with another camera in only {common} frames; film more where they overlap"
-            )
-    said += [
-        f"board: squares of {s.nominal:g} come out as {s.mean:.3f}; check that the board is flat and its size right"
-        for s in squares
-        if abs(s.mean / s.nominal - 1) > MOST_SCALE_ERROR
-    ]
-    return tuple(said)
+def _listed(findings: Sequence[Finding]) -> str:
+    """Kinds and whom they are about."""
+    who: dict[str, list[str]] = {}
+    for finding in findings:
+        who.setdefault(finding.kind.replace("_", " "), []).append(" or ".join(finding.cameras) or "board")
+    return "; ".join(f"{kind} ({', '.join(dict.fromkeys(names))})" for kind, names in who.items())
 
 
 def corner_residuals(rig: CameraRig, board_R: Array, board_t: Array, detections: BoardDetections) -> Array:
@@ -302,25 +299,24 @@ def rms(residuals: Array) -> float:
 
 def square_lengths(rig: CameraRig, detections: BoardDetections) -> tuple[SquareReport, ...]:
     """Neighbouring corners triangulated linearly from every view that sees them, one report per board."""
-    order = [list(detections.view_names).index(name) for name in rig.names]
-    views, frames, corners, _ = detections.corners.shape
-    points = triangulate_linear(detections.corners[order].reshape(views, -1, 2), rig).reshape(frames, corners, 3)
     reports = []
-    for b, board in enumerate(detections.boards):
-        first, second = (np.flatnonzero(np.asarray(detections.board_index) == b)[board.neighbours]).T
-        lengths = np.linalg.norm(points[:, first] - points[:, second], axis=-1)
-        lengths = lengths[np.isfinite(lengths)]
+    for board, lengths in zip(detections.boards, measured_squares(rig, detections), strict=True):
         mean, sd = (float(lengths.mean()), float(lengths.std())) if len(lengths) else (float("nan"), float("nan"))
         reports.append(SquareReport(float(board.square_length), mean, sd, len(lengths)))
     return tuple(reports)
 
 
-def coverage(xy: Array, size: Sequence[int]) -> float:
-    """Share of the cells of an image of size (width, height) in which a corner (..., 2) px was seen."""
-    seen = xy[np.isfinite(xy).all(axis=-1)]
-    cells = ((seen + 0.5) / np.asarray(size, dtype=np.float64) * COVERAGE_CELLS).astype(int)
-    cells = np.clip(cells, 0, np.array(COVERAGE_CELLS) - 1)
-    return len(np.unique(cells, axis=0)) / (COVERAGE_CELLS[0] * COVERAGE_CELLS[1])
+def measured_squares(rig: CameraRig, detections: BoardDetections) -> tuple[Array, ...]:
+    """(n,) distances of neighbouring corners of each board, in the rig's unit."""
+    order = [list(detections.view_names).index(name) for name in rig.names]
+    views, frames, corners, _ = detections.corners.shape
+    points = triangulate_linear(detections.corners[order].reshape(views, -1, 2), rig).reshape(frames, corners, 3)
+    measured = []
+    for b, board in enumerate(detections.boards):
+        first, second = (np.flatnonzero(np.asarray(detections.board_index) == b)[board.neighbours]).T
+        lengths = np.linalg.norm(points[:, first] - points[:, second], axis=-1)
+        measured.append(lengths[np.isfinite(lengths)])
+    return tuple(measured)
 
 
 def _plain(value: Any) -> Any:
@@ -328,4 +324,4 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value

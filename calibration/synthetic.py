@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from calibration.board import Board, BoardDetections, Pattern
 from calibration.camera import Camera, Intrinsics, rays_from_pixels
 from calibration.rig import CameraRig
-from calibration.transforms import exp_so3
+from calibration.transforms import exp_so3, log_so3
 
-__all__ = ["board_motion", "board_visible", "render_board", "ring_rig", "simulate_detections", "simulate_tracks"]
+__all__ = [
+    "board_motion", "board_path", "board_visible", "looking", "render_board", "ring_rig", "simulate_detections",
+    "simulate_tracks",
+]  # fmt: skip
 
 Float = NDArray[np.float64]
 
@@ -47,10 +52,7 @@ def ring_rig(
         centre = np.array([radius * np.cos(angle), radius * np.sin(angle), height]) + 0.05 * radius * rng.uniform(
             -1, 1, 3
         )
-        forward = -centre / np.linalg.norm(centre)
-        right = np.cross(forward, [0.0, 0.0, 1.0])
-        right /= np.linalg.norm(right)
-        R = np.stack([right, np.cross(forward, right), forward])
+        R = looking(-centre)
         focal = focal_px * rng.uniform(0.97, 1.03)
         cx, cy = (np.array(size) - 1) / 2 + off_centre_px * rng.uniform(-1, 1, 2)
         K = np.array([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]])
@@ -59,15 +61,31 @@ def ring_rig(
     return CameraRig(tuple(cameras), unit)
 
 
+def looking(direction: Float) -> Float:
+    """(3, 3) cam_from_world of a camera that looks along direction (3,), world z being up in its image; y, where it
+    looks straight up or down."""
+    forward = direction / np.linalg.norm(direction)
+    right = np.cross(forward, [0.0, 0.0, 1.0] if abs(forward[2]) < 0.999 else [0.0, 1.0, 0.0])
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(forward, right), forward])
+
+
 def board_motion(
-    rig: CameraRig, board: Board, n_frames: int, rng: np.random.Generator, *, reach: float, tilt: float = 0.8
+    rig: CameraRig,
+    board: Board,
+    n_frames: int,
+    rng: np.random.Generator,
+    *,
+    reach: float,
+    tilt: float = 0.8,
+    roll: float = np.pi,
 ) -> tuple[Float, Float]:
     """world_from_board R (frames, 3, 3), t (frames, 3): the board's middle within `reach` of the origin, shown to
     two neighbours at a time.
 
     The board faces the direction between two cameras that stand next to each other, a different pair each frame,
     turned away
-    from it by up to `tilt` radians about a random axis in its plane and by any angle about its normal.
+    from it by up to `tilt` radians about a random axis in its plane and by up to `roll` about its normal.
     """
     centres = rig.centers
     middle = np.array([*board.object_points.mean(axis=0)[:2], 0.0])
@@ -83,9 +101,41 @@ def board_motion(
         plain = np.stack([across, np.cross(facing, across), facing], axis=1)
         axis = rng.uniform(0, 2 * np.pi)
         turn = tilt * np.sqrt(rng.uniform()) * np.array([np.cos(axis), np.sin(axis), 0.0])
-        R[frame] = plain @ exp_so3(turn) @ exp_so3(np.array([0.0, 0.0, rng.uniform(-np.pi, np.pi)]))
+        R[frame] = plain @ exp_so3(turn) @ exp_so3(np.array([0.0, 0.0, rng.uniform(-roll, roll)]))
         t[frame] = place - R[frame] @ middle
     return R, t
+
+
+def board_path(
+    rig: CameraRig,
+    board: Board,
+    n_frames: int,
+    rng: np.random.Generator,
+    *,
+    reach: float,
+    tilt: float = 0.8,
+    every: int = 15,
+) -> Callable[[ArrayLike], tuple[Float, Float]]:
+    """A board carried about as by hand: from one place of `board_motion` to the next in `every` frames, resting at
+    each.
+
+    Returns a function of times (n,) in frames, 0 to n_frames - 1 (beyond, the board rests): world_from_board R (n, 3,
+    3), t (n, 3).
+    """
+    n_places = int(np.ceil(n_frames / every)) + 1
+    R, t = board_motion(rig, board, n_places, rng, reach=reach, tilt=tilt, roll=0.6)
+    middle = np.array([*board.object_points.mean(axis=0)[:2], 0.0])
+    place, turn = t + R @ middle, log_so3(np.swapaxes(R[:-1], -1, -2) @ R[1:])
+
+    def at(times: ArrayLike) -> tuple[Float, Float]:
+        now = np.clip(np.asarray(times, dtype=np.float64) / every, 0.0, n_places - 1.0)
+        leg = np.minimum(now.astype(int), n_places - 2)
+        share = (now - leg)[:, None]
+        share = share**2 * (3 - 2 * share)
+        R_now = R[leg] @ exp_so3(share * turn[leg])
+        return R_now, place[leg] + share * (place[leg + 1] - place[leg]) - R_now @ middle
+
+    return at
 
 
 def board_visible(

@@ -261,7 +261,7 @@ def _triangulated(rig: CameraRig, xy: ArrayLike, names: Sequence[str], noise_px:
     for name, lost in zip(names, np.isnan(found.points[:, 0]), strict=True):
         if lost:
             raise InputError(f"world: point '{name}': expected pixels in two cameras that agree; add or correct them")
-    return found.points, found.covariance, points_by_rig(found.points, found.seen, rig)
+    return found.points, found.covariance, points_by_rig(found.points, found.seen, rig)[0]
 
 
 def _moved(

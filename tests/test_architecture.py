@@ -12,17 +12,19 @@ ROOT = Path(__file__).parent.parent
 # Lowest floor first. A module imports only from lower floors of its own package; pose3d may import calibration.
 FLOORS = {
     "calibration": [
-        ["errors"],
+        ["errors", "findings"],
         ["transforms", "solver", "corners"],
         ["camera", "board", "footage"],
-        ["rig", "consensus", "lenses"],
+        ["rig", "consensus", "lenses", "board_check"],
         ["geometry", "motion", "normal_equations", "planar"],
-        ["detection", "synthetic", "files", "evidence", "drift_report"],
+        ["detection", "synthetic", "files", "evidence", "drift_report", "timing", "scores"],
         ["extrinsics", "bundle", "tracks", "hypotheses"],
-        ["clocks", "determination", "world", "drift"],
+        ["clocks", "determination", "mishaps", "footage_checks", "explanations", "precision", "world", "drift"],
         ["intrinsics"],
         ["held"],
-        ["report"],
+        ["report", "lens_checks", "inspection"],
+        ["rig_checks"],
+        ["audit"],
         ["calibrate", "moved"],
     ],
     "pose3d": [

@@ -20,16 +20,18 @@ from calibration.files import load_board, load_rig, save_rig
 from calibration.files.atomic import write_bytes
 from calibration.files.calibration_toml import covariance_path
 from calibration.footage import open_footage
+from calibration.inspection import inspect_footage
 from calibration.intrinsics import IntrinsicsOptions, estimate_intrinsics
 from calibration.moved import MovedOptions, resettle_cameras
 from calibration.rig import CameraRig
 from calibration.world import WorldOptions, on_board, place_rig
 from pose3d.records import Plan, Progress, StageReport, fingerprint_source, jsonable, run_stage
+from pose3d.render.calibration_page import calibration_page
 from pose3d.timeline import SyncOptions, Timeline, make_timeline
 
 __all__ = ["calibrate_footage", "resettle_footage", "take_calibration"]
 
-CALIBRATE_VERSION, TAKE_VERSION, RESETTLE_VERSION = 2, 1, 1
+CALIBRATE_VERSION, TAKE_VERSION, RESETTLE_VERSION = 3, 1, 1
 
 
 def calibrate_footage(
@@ -42,7 +44,8 @@ def calibrate_footage(
     force: bool = False,
     progress: Progress | None = None,
 ) -> StageReport:
-    """Calibrate a rig from footage of boards; writes `output`, and its covariance and `<stem>.report.json` beside it.
+    """Calibrate a rig from footage of boards; writes `output`, and beside it its covariance, `<stem>.report.json` and
+    the same as a page with pictures, `<stem>.html`.
 
     sources: {camera: video or folder of images}. intrinsics: {camera: footage of that camera alone}, or a calibration
     file whose intrinsics are taken as they are. options: by table, `detect`, `calibrate`, `world`, `sync_calibration`.
@@ -63,7 +66,7 @@ def calibrate_footage(
         inputs |= {f"intrinsics.{name}": fingerprint_source(path) for name, path in intrinsics.items()}
     if sync.timestamps is not None:
         inputs["timestamps"] = fingerprint_source(sync.timestamps)
-    names = (output.name, covariance_path(output).name, f"{output.stem}.report.json")
+    names = (output.name, covariance_path(output).name, f"{output.stem}.report.json", f"{output.stem}.html")
     plan = Plan(
         output.parent,
         f"calibrate.{output.stem}",
@@ -76,17 +79,20 @@ def calibrate_footage(
     def work() -> dict[str, Any]:
         boards = board if isinstance(board, Board) else load_board(board)
         known = _known_intrinsics(intrinsics, sources, boards, detect, calibrate.intrinsics, progress)
-        detections = _detected(sources, boards, detect, _timeline(sources, sync), plan.unfinished / "boards", progress)
+        timeline = _timeline(sources, sync)
+        detections = _detected(sources, boards, detect, timeline, plan.unfinished / "boards", progress)
         calibration = calibrate_rig(detections, calibrate, known or None)
+        frames = None if timeline is None else {name: timeline.frame[:, timeline.view(name)] for name in sources}
+        report = calibration.report.with_findings(inspect_footage(sources, detections, frames))
         world = told.get("world") or WorldOptions()
-        boards_seen = calibration.board_R, calibration.board_t, detections
-        rig, said = place_rig(
-            calibration.rig, world, lambda: on_board(calibration.rig, *boards_seen, world.floor_frame or 0)
-        )
+        placed = calibration.rig, calibration.board_R, calibration.board_t, calibration.detections
+        rig, said = place_rig(calibration.rig, world, lambda: on_board(*placed, world.floor_frame or 0))
         save_rig(output, rig)
-        report = jsonable(calibration.report.to_dict() | ({"world": said} if said else {}))
-        write_bytes(plan.folder / names[2], (json.dumps(report, indent=1) + "\n").encode())
-        return {"text": calibration.report.text(), "report": report} | said
+        plain = jsonable(report.to_dict() | ({"world": said} if said else {}))
+        write_bytes(plan.folder / names[2], (json.dumps(plain, indent=1) + "\n").encode())
+        page = calibration_page(replace(calibration, report=report))
+        write_bytes(plan.folder / names[3], page.encode())
+        return {"text": report.text(), "report": plain} | said
 
     return run_stage(plan, work, force=force)
 

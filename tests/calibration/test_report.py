@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from calibration.board import Board
+from calibration.findings import Finding
+from calibration.footage_checks import coverage
 from calibration.geometry import triangulate_linear
+from calibration.precision import VolumePrecision
 from calibration.report import (
     CalibrationReport,
     CameraReport,
     SquareReport,
-    _warnings,
     corner_residuals,
-    coverage,
     rms,
     square_lengths,
 )
@@ -50,7 +51,7 @@ REPORT = CalibrationReport(
     rms_held_out=float("nan"),
     squares=SQUARES,
     links=LINKS,
-    warnings=("top: something",),
+    findings=(Finding("moved", ("top",), "something", "do it", 3.0, 0.0, "px", (7,)),),
 )
 
 
@@ -127,31 +128,19 @@ def test_dict_is_json() -> None:
     assert read["links"] == [["top", "side", 10]]
 
 
-SIDE = replace(CAMERA, name="side")
+def test_verdict_tells_what_is_wrong_from_what_limits() -> None:
+    assert REPORT.verdict == "Not to be trusted before this is mended: moved (top)."
+    limited = replace(REPORT, findings=(Finding("clipped_coverage", ("top",), "a", "b"),))
+    assert limited.verdict.startswith("Usable within limits: clipped coverage (top). Points are known to a precision")
+    whole = replace(
+        REPORT, findings=(), precision=VolumePrecision("mm", (0, 0, 0), (1, 1, 1), 0.04, 0.08, 1.2, 1.3, 0.1)
+    )
+    assert whole.verdict.startswith(
+        "No fault found. Points are known to 0.04 mm in the middle of the volume and 0.08 mm"
+    )
+    assert "1.2 and 1.3 mm" in whole.text()
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"reason": "too vague"}, "top: its focal length is not determined by this footage: too vague; film"),
-        ({"noise": 0.31}, "top: corners scatter by 0.31 px in the rig, but by 0.10 px in its own images"),
-        ({"coverage": 0.19}, "top: corners reach only 19% of its image"),
-        ({"rejected": 21}, "top: 21 of 1000 corners rejected"),
-    ],
-)
-def test_warnings_by_camera(change: dict, said: str) -> None:
-    squares = (SquareReport(40.0, 40.19, 0.1, 10),)
-    assert _warnings((CAMERA, SIDE), LINKS, squares) == ()
-    (warning,) = _warnings((replace(CAMERA, **change), SIDE), LINKS, squares)
-    assert warning.startswith(said)
-
-
-def test_warnings_of_links_and_scale() -> None:
-    few = _warnings((CAMERA, SIDE), (("top", "side", 9),), SQUARES)
-    assert len(few) == 2
-    assert few[0].startswith("top: sees a board together with another camera in only 9 frames")
-    assert _warnings((CAMERA,), (), SQUARES) == ()
-    (scale,) = _warnings((CAMERA, SIDE), LINKS, (SquareReport(40.0, 39.79, 0.1, 10),))
-    assert scale.startswith("board: squares of 40 come out as 39.790")
-    given = replace(CAMERA, noise_alone=float("nan"), noise=9.0)
-    assert _warnings((given, SIDE), LINKS, SQUARES) == ()
+def test_findings_from_elsewhere_are_added_once() -> None:
+    same, new = replace(REPORT.findings[0], message="again"), Finding("blurred", ("top",), "a", "b")
+    assert REPORT.with_findings((same, new)).findings == (*REPORT.findings, new)

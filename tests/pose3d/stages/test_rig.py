@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from calibration import detection
 from calibration.board import Board
 from calibration.errors import InputError
 from calibration.files import load_rig, save_rig
@@ -44,7 +45,9 @@ def distances(rig: CameraRig) -> np.ndarray:
 def test_footage_to_rig_and_report(truth: CameraRig, footage: dict[str, Path], tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     report = calibrate_footage(tmp_path / "rig.toml", footage, BOARD, progress=lambda *what: seen.append(what))
-    assert [path.name for path in report.outputs] == ["rig.toml", "rig.covariance.npz", "rig.report.json"]
+    assert [path.name for path in report.outputs] == [
+        "rig.toml", "rig.covariance.npz", "rig.report.json", "rig.html",
+    ]  # fmt: skip
     assert seen[-1][1:] == (24, 24)
     rig = load_rig(tmp_path / "rig.toml")
     assert rig.names == truth.names
@@ -52,10 +55,24 @@ def test_footage_to_rig_and_report(truth: CameraRig, footage: dict[str, Path], t
     told = json.loads((tmp_path / "rig.report.json").read_text())
     assert told == report.summary["report"]
     assert f"{told['rms']:.3f} px rms over all {told['n_corners']} corners" in report.summary["text"]
+    assert {finding["kind"] for finding in told["findings"]} <= {"clipped_coverage", "focal_unknown", "hardly_linked"}
+    assert told["verdict"] in (tmp_path / "rig.html").read_text()
     assert calibrate_footage(tmp_path / "rig.toml", footage, BOARD).skipped
     bigger = Board(6, 5, 100.0, 75.0)
     assert not calibrate_footage(tmp_path / "rig.toml", footage, bigger).skipped
     np.testing.assert_allclose(distances(load_rig(tmp_path / "rig.toml")), 2 * distances(rig), rtol=1e-3)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_same_bytes_on_repeated_runs_and_with_any_number_of_workers(
+    footage: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    made = []
+    for run, count in enumerate((1, workers)):
+        monkeypatch.setattr(detection.os, "cpu_count", lambda count=count: count)
+        report = calibrate_footage(tmp_path / str(run) / "rig.toml", footage, BOARD)
+        made.append([path.read_bytes() for path in report.outputs if path.suffix != ".npz"])
+    assert made[0] == made[1]
 
 
 def test_given_intrinsics_are_held(truth: CameraRig, footage: dict[str, Path], tmp_path: Path) -> None:

@@ -1,0 +1,134 @@
+"""May a paper rest on this calibration? All checks, in the order in which one mistake hides another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.board import BoardDetections
+from calibration.bundle import BundleResult
+from calibration.errors import InputError
+from calibration.explanations import SHADOW, explain
+from calibration.findings import Finding
+from calibration.footage_checks import check_footage
+from calibration.held import Knowledge
+from calibration.intrinsics import IntrinsicsEstimate, estimate_intrinsics
+from calibration.lens_checks import check_swapped
+from calibration.precision import VolumePrecision, volume_precision
+from calibration.report import CalibrationReport
+from calibration.rig_checks import (
+    MOST_MISFIT,
+    check_cameras,
+    check_collapsed,
+    check_jitter,
+    check_late,
+    check_outlier_frames,
+    check_squares,
+    describe,
+    with_lost_boards,
+    worth_fitting,
+)
+from calibration.scores import Placed
+
+if TYPE_CHECKING:
+    from calibration.rig import CameraRig
+
+__all__ = ["audit"]
+
+MOST_LOST = 0.05
+"""Share of corners that the fit gave up, beyond which something must be wrong."""
+LEAST_NOISE_PX = 0.05
+"""Corners are not taken to be better than this, so that what no eye sees is no fault."""
+
+
+def audit(
+    detections: BoardDetections,
+    kept: BoardDetections,
+    result: BundleResult,
+    known: Knowledge,
+    alone: Mapping[str, IntrinsicsEstimate],
+    report: CalibrationReport,
+) -> tuple[tuple[Finding, ...], VolumePrecision]:
+    """What is wrong with an adjusted rig, what makes it wrong first; and how precise it is.
+
+    kept: the detections without misdetections. known, alone: of cameras that came without intrinsics. report: the
+    figures already made. A mistake that spoils all (a camera late by many frames, a frozen or doubled video) is named
+    alone: what else there may be shows once it is gone.
+    """
+    rig = result.rig
+    own = {name: alone.get(name) or _own(detections, name) for name in rig.names}
+    noise = {name: report.camera(name).noise if lens is None else lens.noise for name, lens in own.items()}
+    scatter = np.maximum([noise[name] for name in rig.names], LEAST_NOISE_PX)
+    usable = worth_fitting(detections, kept)
+    fitted = Placed.of(rig, result.board_R, result.board_t, usable, scatter)
+    precision = volume_precision(fitted)
+    findings = list(check_footage(detections))
+    if not any(f.kind in ("duplicated_video", "frozen_video") for f in findings):
+        lost = report.n_rejected + report.n_unplaced > MOST_LOST * (report.n_corners + report.n_unplaced)
+        gross = lost or any(report.camera(name).noise > MOST_MISFIT * noise[name] for name in rig.names)
+        lenses = [rig[name].intrinsics if lens is None else lens.intrinsics for name, lens in own.items()]
+        late = check_late(detections, lenses) if gross else ()
+        boards = with_lost_boards(rig, result.board_R, result.board_t, usable)
+        placed = Placed.of(rig, *boards, usable, scatter)
+        findings += late or _explained(placed, detections, usable, known, alone)
+    findings += check_collapsed(rig, np.asarray(precision.middle))
+    explained = any(finding.kind not in ("clipped_coverage", "hardly_linked") for finding in findings)
+    findings += check_cameras(report.cameras, noise, explained)
+    harmless = {finding.kind for finding in findings} <= {"clipped_coverage", "hardly_linked", "focal_unknown"}
+    findings += check_squares(report.squares, fitted) if harmless else ()
+    return tuple(sorted(findings, key=lambda finding: not finding.grave)), precision
+
+
+def _explained(
+    placed: Placed,
+    detections: BoardDetections,
+    usable: BoardDetections,
+    known: Knowledge,
+    alone: Mapping[str, IntrinsicsEstimate],
+) -> list[Finding]:
+    """What explains that the cameras disagree, and the frames that are left over; where there are only such, what the
+    other frames say."""
+    rig = placed.rig
+    given = [v for v, name in enumerate(rig.names) if name not in alone]
+    frames = np.asarray(detections.frame)[placed.frame]
+    found, fit = explain(placed, *_freedom(rig, known, alone), frames, given)
+    findings = [describe(one, placed, detections) for one in found]
+    foreign = [rig.names[one.mistake.view] for one in found if one.mistake.kind == "lens"]
+    foreign += [rig.names[v] for one in found if one.mistake.kind == "lens" for v in one.others]
+    if foreign and (swapped := check_swapped(usable, rig, [rig.names[v] for v in given])):
+        names = {name for finding in swapped for name in finding.cameras}
+        findings = [f for f in findings if f.kind != "wrong_intrinsics" or not names & set(f.cameras)]
+        findings += swapped
+    least = SHADOW * max((one.gain for one in found), default=0.0)
+    jitter = check_jitter(fit, frames, least)
+    told = [finding for finding in findings if not finding.slight]
+    odd = jitter or (() if told else check_outlier_frames(fit, frames, least))
+    if odd and not jitter and not found:
+        rest = placed.without([(set(finding.cameras), set(finding.frames)) for finding in odd], frames)
+        again, _ = explain(rest, *_freedom(rig, known, alone), frames, given)
+        findings = [describe(one, rest, detections) for one in again]
+    return findings + list(odd)
+
+
+def _freedom(
+    rig: CameraRig, known: Knowledge, alone: Mapping[str, IntrinsicsEstimate]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """(views, 18) what the fit had free, and the precision of its priors."""
+    free, precision = np.ones((len(rig), 18), dtype=bool), np.zeros((len(rig), 18))
+    free[0, :6] = False
+    for v, name in enumerate(rig.names):
+        free[v, 6:] = known.free[name] if name in alone else False
+        if name in alone:
+            precision[v, 6:] = np.where(free[v, 6:], 1.0 / np.asarray(known.prior[name][1]) ** 2, 0.0)
+    return free, precision
+
+
+def _own(detections: BoardDetections, name: str) -> IntrinsicsEstimate | None:
+    """What the images of a camera with given intrinsics say themselves; None where too few boards are seen."""
+    try:
+        return estimate_intrinsics(detections, name)
+    except InputError:
+        return None

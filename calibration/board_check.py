@@ -1,0 +1,128 @@
+"""Is the board in these pictures the one that is described, and are they sharp? From markers, as they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.board import Board, Pattern, detect_board, find_markers
+from calibration.errors import InputError
+
+__all__ = ["MeasuredBoard", "edge_blur", "measure_board", "mirrored_share", "refuse_other_board"]
+
+Array = NDArray[Any]
+
+LEAST_MARKERS = 6
+"""Markers in a picture, not on one line, from which the board's layout shows."""
+MOST_COLUMNS = 30
+FITS, CLEARLY = 0.1, 3.0
+"""Squares, rms, within which markers lie on a layout, and how many times worse the described one must be."""
+OUTLINE_PX = 1.0
+"""A marker's outline runs through the middles of its outermost pixels, so that it is smaller by this."""
+REBLUR_PX = 1.5
+EDGES = 0.8
+"""Gradients above this share of the steepest are the middles of edges between black and white."""
+SOBEL_VARIANCE = 1 / 3
+"""px squared: the blur of the derivative itself, a difference over two pixels."""
+
+
+@dataclass(frozen=True)
+class MeasuredBoard:
+    """What pictures say of a ChArUco board. columns: squares in a row. marker_share: side of a marker over that of a
+    square. images: pictures that told."""
+
+    columns: int
+    marker_share: float
+    images: int
+
+
+def measure_board(
+    images: Iterable[Array], board: Board, pattern: Pattern, *, thorough: bool = True
+) -> MeasuredBoard | None:
+    """From gray pictures; None where none shows enough markers, or none lie as on a board. Not thorough: in smaller
+    pictures, which are good for the columns."""
+    votes: list[int] = []
+    shares: list[float] = []
+    for gray in images:
+        markers, ids = find_markers(255 - gray if pattern.inverted else gray, board.dictionary, thorough=thorough)
+        if len(ids) < LEAST_MARKERS or np.unique(ids).size < len(ids):
+            continue
+        own = _misfit(markers, ids, board, board.columns, pattern.legacy)
+        others = {c: _misfit(markers, ids, board, c, pattern.legacy) for c in range(3, MOST_COLUMNS + 1)}
+        best = min(others, key=lambda c: others[c][0])
+        if own[0] < max(FITS, CLEARLY * others[best][0]):
+            best = board.columns
+        if others[best][0] < FITS:
+            votes.append(best)
+            shares.append(others[best][1])
+    if not votes:
+        return None
+    values, counts = np.unique(votes, return_counts=True)
+    columns = int(values[np.argmax(counts)])
+    share = float(np.median([s for s, c in zip(shares, votes, strict=True) if c == columns]))
+    return MeasuredBoard(columns, share, int(counts.max()))
+
+
+def refuse_other_board(images: Iterable[Array], board: Board, pattern: Pattern) -> None:
+    """Raises InputError where the markers lie as on a board with another number of columns."""
+    measured = measure_board(images, board, pattern, thorough=False) if board.marker_length else None
+    if measured is None or measured.columns == board.columns:
+        return
+    exchanged = measured.columns == board.rows
+    told = "columns and rows are exchanged" if exchanged else f"its markers lie as on one of {measured.columns} columns"
+    rows = f", rows = {board.columns}" if exchanged else ""
+    raise InputError(
+        f"board: expected {board.columns} x {board.rows} squares, as in board.toml, got another board: {told} (in "
+        f"{measured.images} pictures); write columns = {measured.columns}{rows}, or film the board that is described"
+    )
+
+
+def mirrored_share(images: Iterable[Array], board: Board, pattern: Pattern) -> float:
+    """Share of the gray pictures that show the board once they are turned left to right."""
+    found = [np.isfinite(detect_board(gray[:, ::-1].copy(), board, pattern)[1]).any() for gray in images]
+    return float(np.mean(found)) if found else 0.0
+
+
+def edge_blur(gray: Array, region: tuple[slice, slice] | None = None) -> float:
+    """px, standard deviation of the blur of the steepest edges in a gray picture, or in a region (rows, columns) of it;
+    infinite where there is no edge.
+
+    A step edge blurred by s has its steepest gradient go down by sqrt(1 + s0^2 / s^2) under another blur s0 (Zhuo & Sim
+    2011).
+    """
+    part = np.ascontiguousarray(gray if region is None else gray[region]).astype(np.float32)
+    sharp, blurred = _gradient(part), _gradient(cv2.GaussianBlur(part, (0, 0), REBLUR_PX))
+    edge = sharp > EDGES * np.percentile(sharp, 99.5)
+    ratio = sharp[edge] / np.maximum(blurred[edge], 1e-6)
+    ratio = ratio[ratio > 1.0]
+    if not len(ratio):
+        return float("inf")
+    return float(np.sqrt(max(REBLUR_PX**2 / (np.median(ratio) ** 2 - 1.0) - SOBEL_VARIANCE, 0.0)))
+
+
+def _gradient(picture: Array) -> Array:
+    return np.asarray(np.hypot(cv2.Sobel(picture, cv2.CV_32F, 1, 0), cv2.Sobel(picture, cv2.CV_32F, 0, 1)))
+
+
+def _misfit(markers: Array, ids: Array, board: Board, columns: int, legacy: bool) -> tuple[float, float]:
+    """Squares rms between the markers' middles and a board of that many columns, and the markers' side in squares.
+
+    Markers are numbered along the rows of white squares; the first square is black but on legacy boards of even rows.
+    """
+    row, column = np.divmod(np.arange((2 * int(ids.max()) // columns + 3) * columns), columns)
+    white = (row + column) % 2 == (0 if legacy and board.rows % 2 == 0 else 1)
+    middle = np.stack((column[white], row[white]), axis=1)[ids] + 0.5
+    if np.linalg.matrix_rank(middle - middle.mean(axis=0), tol=0.3) < 2:
+        return np.inf, np.nan
+    H, _ = cv2.findHomography(markers.mean(axis=1), middle)
+    if H is None:
+        return np.inf, np.nan
+    there = cv2.perspectiveTransform(markers.reshape(-1, 1, 2), H).reshape(-1, 4, 2)
+    off = np.sqrt(((there.mean(axis=1) - middle) ** 2).sum(axis=1).mean())
+    side, side_px = (np.linalg.norm(xy - np.roll(xy, 1, axis=1), axis=-1) for xy in (there, markers))
+    return float(off), float(np.median(side * (1.0 + OUTLINE_PX / side_px)))

@@ -1,0 +1,112 @@
+"""Are the pictures of the board sharp, and its markers as large as described? Findings from a few frames a camera."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from calibration.board import Board, BoardDetections, Pattern
+from calibration.board_check import edge_blur, measure_board
+from calibration.findings import Finding
+from calibration.footage import Footage, open_footage
+
+__all__ = ["inspect_footage"]
+
+Array = NDArray[Any]
+
+LOOKED_AT, LEAST_CORNERS = 4, 8
+"""Pictures of each camera, those with most corners, and corners that they must show."""
+MOST_BLUR = 0.35
+"""Standard deviation of the blur, of the width of a marker's cells: beyond, most of the boards are not found."""
+CHESSBOARD_CELL = 0.125
+"""Width of a cell in squares where there are no markers."""
+MARKER_TOLERANCE = 0.15
+"""Relative: outlines of small or blurred markers are some per cent off."""
+LEAST_PICTURES = 3
+MEASURED = 8
+"""Pictures of all cameras together in which markers are measured, about."""
+
+
+def inspect_footage(
+    sources: Mapping[str, str | Path], detections: BoardDetections, frames: Mapping[str, ArrayLike] | None = None
+) -> tuple[Finding, ...]:
+    """Blurred cameras, and a marker_length that is not the board's. sources, frames: as `detect_boards` had them."""
+    findings, pictures = [], []
+    for v, name in enumerate(detections.view_names):
+        rows = _telling(detections, v)
+        with open_footage(sources[name]) as reel:
+            wanted = detections.frame if frames is None else np.asarray(frames[name], dtype=np.int64)
+            looked = [(_gray(reel, int(wanted[row])), detections.corners[v, row]) for row in rows]
+        pictures += [gray for gray, _ in looked]
+        blur = [(edge_blur(gray, _region(xy)), MOST_BLUR * _cell(xy, detections)) for gray, xy in looked]
+        if len(blur) >= LEAST_PICTURES:
+            px, limit = (float(part) for part in np.median(blur, axis=0))
+            if px > limit:
+                findings.append(
+                    Finding(
+                        "blurred", (name,), f"the board's edges are blurred by {px:.1f} px (standard deviation)",
+                        "focus it, give more light or a shorter exposure, move the board slowly, or print it larger",
+                        px, limit, "px",
+                    )
+                )  # fmt: skip
+    return (*findings, *_markers(pictures[:: max(1, len(pictures) // MEASURED)], detections.boards[0]))
+
+
+def _markers(pictures: list[Array], board: Board) -> tuple[Finding, ...]:
+    if not board.marker_length:
+        return ()
+    measured = measure_board(pictures, board, Pattern()) or measure_board(pictures, board, Pattern(inverted=True))
+    share = board.marker_length / board.square_length
+    if measured is None or abs(measured.marker_share / share - 1) < MARKER_TOLERANCE:
+        return ()
+    length = measured.marker_share * board.square_length
+    return (
+        Finding(
+            "wrong_marker_length", (),
+            f"its markers are about {measured.marker_share:.2f} of a square wide, not {share:.2f}",
+            f"measure squares and markers: either marker_length is about {length:.3g} {board.unit}, or square_length "
+            "is wrong, and with it all lengths", measured.marker_share, share, "squares",
+        ),
+    )  # fmt: skip
+
+
+def _telling(detections: BoardDetections, view: int) -> NDArray[np.intp]:
+    """Frames of a camera with many corners, spread over the footage."""
+    own = np.asarray(detections.board_index) == 0
+    count = np.isfinite(detections.corners[view][:, own, 0]).sum(axis=1)
+    rows = np.flatnonzero(count >= max(LEAST_CORNERS, 0.6 * count.max(initial=0)))
+    return rows[np.linspace(0, len(rows) - 1, min(LOOKED_AT, len(rows))).round().astype(int)]
+
+
+def _gray(reel: Footage, number: int) -> Array:
+    position = int(np.searchsorted(reel.frame_numbers, number))
+    return np.asarray(next(reel.frames(position, position + 1, gray=True))[1])
+
+
+def _region(xy: Array) -> tuple[slice, slice]:
+    low = np.maximum(np.floor(np.nanmin(xy, axis=0)).astype(int) - 4, 0)
+    high = np.ceil(np.nanmax(xy, axis=0)).astype(int) + 5
+    return slice(low[1], high[1]), slice(low[0], high[0])
+
+
+def _cell(xy: Array, detections: BoardDetections) -> float:
+    """px, width of a cell of the first board's markers in a picture with these corners, across its narrow way."""
+    board = detections.boards[0]
+    own = np.asarray(detections.board_index) == 0
+    squares = detections.object_points[own, :2] / board.square_length
+    seen = np.isfinite(xy[own, 0])
+    H, _ = cv2.findHomography(squares[seen], xy[own][seen])
+    if H is None:
+        return float("nan")
+    middle = squares[seen].mean(axis=0)
+    ends = cv2.perspectiveTransform((middle + np.array([(-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5)]))[None], H)[0]
+    square = float(min(np.linalg.norm(ends[1] - ends[0]), np.linalg.norm(ends[3] - ends[2])))
+    if not board.marker_length:
+        return CHESSBOARD_CELL * square
+    bits = cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, board.dictionary)).markerSize
+    return square * board.marker_length / board.square_length / (bits + 2)

@@ -1,0 +1,351 @@
+"""What is wrong with a rig, or with how it was filmed? Findings from a fit and from what explains its residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2
+
+from calibration.board import BoardDetections
+from calibration.camera import Intrinsics, project_jacobian
+from calibration.explanations import Explained, velocity
+from calibration.findings import Finding
+from calibration.geometry import points_by_rig
+from calibration.planar import MIN_CORNERS, board_views
+from calibration.report import CameraReport, SquareReport
+from calibration.rig import CameraRig
+from calibration.scores import Linearised, Placed
+from calibration.timing import whole_delays
+from calibration.transforms import apply, compose, invert
+
+__all__ = [
+    "check_cameras", "check_collapsed", "check_jitter", "check_late", "check_outlier_frames", "check_squares",
+    "describe", "with_lost_boards", "worth_fitting",
+]  # fmt: skip
+
+Array = NDArray[np.float64]
+
+MOST_NOISE_PX = 1.0
+"""Corners of a sharp picture scatter by 0.05 to 0.5 px."""
+MOST_REJECTED, MOST_MISFIT, MOST_SCALE_ERROR = 0.02, 3.0, 0.005
+"""A warning is due above this share of rejected corners, this ratio of a camera's noise in the rig and alone, this
+relative error of the mean square."""
+LEAST_BASELINE = 0.005
+"""Of the distance to the boards: lenses are broader than that, so two cameras do not stand nearer to each other."""
+FAR_PX = 50.0
+"""Distance at which a corner is elsewhere, and no farther corner counts for more."""
+SLIGHT_PX = 1.0
+"""Mistakes that move corners by less are told, and the rig is good within that."""
+MOST_LATE = 5.0
+"""Standard deviations from which a camera's time offset is taken for real."""
+CHANCE = 1e-4
+MANY_FRAMES = 3
+"""Delays below this are small enough for the fit's own derivatives, which tell them from other mistakes."""
+SAMPLE = 400
+"""Points whose covariance stands for all."""
+OUTLIER_SIGMAS = 3.0
+"""rms distance over the corners' noise that a frame is off, to be named."""
+LEAST_POSES, JITTER_RATIO, LEAST_GAIN = 10, 4.0, 0.25
+
+
+def worth_fitting(detections: BoardDetections, kept: BoardDetections) -> BoardDetections:
+    """The kept corners, and those of boards that a camera sees elsewhere as a whole (most of its corners rejected):
+    a wrong corner is the detector's mistake, a wrong board is the footage's."""
+    index = np.asarray(detections.board_index)
+    seen, fitted = np.isfinite(detections.corners[..., 0]), np.isfinite(kept.corners[..., 0])
+    corners = kept.corners.copy()
+    for b in range(len(detections.boards)):
+        own = index == b
+        there = seen[..., own].sum(axis=-1)
+        whole = (there >= MIN_CORNERS) & (fitted[..., own].sum(axis=-1) < 0.5 * there)
+        back = whole[..., None] & own
+        corners[back] = detections.corners[back]
+    return replace(kept, corners=corners)
+
+
+def with_lost_boards(rig: CameraRig, R: Array, t: Array, detections: BoardDetections) -> tuple[Array, Array]:
+    """world_from_board R, t with those that the fit gave up, as no two cameras agree on them, where most corners would
+    have them."""
+    R, t = R.copy(), t.copy()
+    index = np.asarray(detections.board_index)
+    seen = np.isfinite(detections.corners[..., 0])
+    views = [board_views(detections, camera.name, camera.intrinsics) for camera in rig]
+    order = [list(detections.view_names).index(name) for name in rig.names]
+    for frame, b in np.argwhere(~np.isfinite(t).all(axis=-1)):
+        own = np.flatnonzero(index == b)
+        least = np.inf
+        for camera, view in zip(rig, views, strict=True):
+            back = invert(camera.R, camera.t)
+            for i in np.flatnonzero(np.isfinite(view.error[frame, b])):
+                pose = compose(*back, view.R[frame, b, i], view.t[frame, b, i])
+                away = (
+                    rig.project(apply(*pose, detections.object_points[own])) - detections.corners[order, frame][:, own]
+                )
+                px = np.nan_to_num(np.linalg.norm(away, axis=-1), nan=FAR_PX)
+                cost = float(np.minimum(px, FAR_PX)[seen[order, frame][:, own]].sum())
+                if cost < least:
+                    least, R[frame, b], t[frame, b] = cost, *pose
+    return R, t
+
+
+def describe(found: Explained, placed: Placed, detections: BoardDetections) -> Finding:
+    """A mistake in words."""
+    return replace(_told(found, placed, detections), slight=found.effect_px < SLIGHT_PX)
+
+
+def _told(found: Explained, placed: Placed, detections: BoardDetections) -> Finding:
+    mistake, names = found.mistake, placed.rig.names
+    who = () if mistake.view < 0 else tuple(names[v] for v in (mistake.view, *found.others))
+    frame = int(detections.frame[placed.frame[mistake.start]])
+    if mistake.kind == "delay":
+        since = frame if mistake.start else None
+        return _late(who, float(found.value[0]), float(found.sigma[0]), found.effect_px, since)
+    if mistake.kind == "move":
+        shift, turn = _move(found, placed)
+        return Finding(
+            "moved", who,
+            f"moved before frame {frame}: from there on it sees the board {found.effect_px:.1f} px from where it would "
+            f"have, as if turned by {np.rad2deg(turn):.2f} degrees and shifted by {shift:.2f} {placed.rig.unit}",
+            "calibrate with the frames before or after it only, and use that for recordings of that time",
+            found.effect_px, 0.0, "px", (frame,),
+        )  # fmt: skip
+    if mistake.kind == "lens":
+        return Finding(
+            "wrong_intrinsics", who,
+            f"its given intrinsics do not fit, by {found.effect_px:.1f} px: the footage wants the focal length changed "
+            f"by {found.value[:2].mean():+.1f} px, the centre by ({found.value[2]:+.1f}, {found.value[3]:+.1f}) px",
+            "give the intrinsics of this camera at this zoom, focus and crop, or leave them out",
+            found.effect_px, 0.0, "px",
+        )  # fmt: skip
+    return _shape(found, placed)
+
+
+def _late(
+    who: tuple[str, ...], late: float, sigma: float = 0.0, effect_px: float = 0.0, frame: int | None = None
+) -> Finding:
+    told = f"{abs(late):.2f} ± {sigma:.2f}" if sigma else f"{abs(late):.0f}"
+    what = f"{told} frames {'late' if late > 0 else 'early'}" + (f", {effect_px:.1f} px" if effect_px else "")
+    if frame is not None:
+        return Finding(
+            "out_of_sync", who, f"from frame {frame} on it is {what}",
+            "it dropped or doubled frames there: give timestamps under [sync_calibration] and [sync], or use the "
+            "frames before it only", late, 0.0, "frames", (frame,),
+        )  # fmt: skip
+    shown = f"what the others show in frame n, it shows in frame n {'+' if late > 0 else '-'} {abs(late):.2g}"
+    line = f"offset_frames = {{ {who[0]} = {-late:.4g} }}"
+    return Finding(
+        "out_of_sync", who, f"{what} ({shown})",
+        f"add {line} under [sync_calibration], and under [sync] if its recordings begin alike, or cut its video",
+        late, 0.0, "frames",
+    )  # fmt: skip
+
+
+def _move(found: Explained, placed: Placed) -> tuple[float, float]:
+    """How far the camera's centre went and by how much it turned (rad)."""
+    camera = placed.rig.cameras[found.mistake.view]
+    turn, shift = found.value[:3], found.value[3:]
+    return float(np.linalg.norm(shift - np.cross(turn, camera.t))), float(np.linalg.norm(turn))
+
+
+def _shape(found: Explained, placed: Placed) -> Finding:
+    stretch, shear, *bend = found.value
+    local = np.einsum("pji,pcj->pci", placed.R, placed.world - placed.t[:, None])
+    local -= np.nanmean(local, axis=1, keepdims=True)
+    size = float(np.nanmax(np.linalg.norm(local, axis=-1)))
+    x, y = local[..., 0] / size, local[..., 1] / size
+    z = size * (bend[0] * x * x + bend[1] * x * y + bend[2] * y * y)
+    sag = float(np.nanmax(z) - np.nanmin(z))
+    unit = placed.rig.unit
+    if sag > max(abs(stretch), abs(shear)) * size:
+        return Finding(
+            "bent_board", (), f"it is bent by {sag:.2f} {unit}, which makes {found.effect_px:.2f} px",
+            "fix the print to a flat, stiff plate and film again", sag, 0.0, unit,
+        )  # fmt: skip
+    return Finding(
+        "wrong_board_geometry", (),
+        f"its squares are not square: {abs(stretch):.2%} {'longer' if stretch > 0 else 'shorter'} down than across, "
+        f"and skewed by {abs(shear):.2%}: {found.effect_px:.2f} px",
+        "print it without scaling, or measure squares both ways, and fix it to a flat plate", 1.0 + float(stretch), 1.0,
+        "ratio",
+    )  # fmt: skip
+
+
+def check_late(detections: BoardDetections, lenses: Sequence[Intrinsics]) -> tuple[Finding, ...]:
+    """Cameras that are late by many frames. lenses: of the views, roughly."""
+    names, delays = detections.view_names, whole_delays(detections, lenses)
+    delays = np.where(np.abs(delays) < MANY_FRAMES, 0, delays)
+    if len(names) == 2 and delays.any():
+        return (_late(names[::-1], float(delays[1])),)
+    return tuple(_late((name,), float(late)) for name, late in zip(names, delays, strict=True) if late)
+
+
+def check_jitter(fit: Linearised, frames: NDArray[np.int64], least: float = 0.0) -> tuple[Finding, ...]:
+    """Cameras whose frames come at uneven times: boards are off along their motion, by another time each.
+
+    least: chi-square below which it may be left over from what was explained before.
+    """
+    placed, findings = fit.placed, []
+    speed = np.nan_to_num(velocity(placed, frames))
+    for v, camera in enumerate(placed.rig):
+        J = project_jacobian(apply(camera.R, camera.t, placed.world), camera.intrinsics)[1] @ camera.R
+        along = fit.over_noise(v, -np.nan_to_num(np.einsum("pcij,pcj->pci", J, speed))[..., None])
+        gradient, curvature, _ = fit.by_pose(v, along)
+        total, dof = fit.disagreement(v)
+        used = (dof == 6) & (curvature[:, 0, 0] > 0)
+        if used.sum() < LEAST_POSES:
+            continue
+        time = -gradient[used, 0] / curvature[used, 0, 0]
+        own = gradient[used, 0] ** 2 / curvature[used, 0, 0]
+        ratio = float(np.median(own) / chi2.median(1)), float(np.median(total[used] - own) / chi2.median(5))
+        coordinates = 2 * np.median(placed.seen[v].sum(axis=1)[used])
+        if ratio[0] > JITTER_RATIO * max(ratio[1], 1.0) and own.sum() > max(LEAST_GAIN * coordinates * len(own), least):
+            spread = float(np.median(np.abs(time)) * 1.4826)
+            findings.append((ratio[0], v, spread))
+    worst = max(findings, default=(0.0, 0, 0.0))
+    named = [(v, spread) for ratio, v, spread in findings if ratio > 0.5 * worst[0]]
+    return tuple(
+        Finding(
+            "sync_jitter", (placed.rig.names[v],),
+            f"its frames come at uneven times, by {spread:.2f} frames against the others' (standard deviation)",
+            "trigger the cameras by hardware or give [sync_calibration] timestamps; move the board slowly",
+            spread, 0.0, "frames",
+        )
+        for v, spread in named
+    )  # fmt: skip
+
+
+def check_outlier_frames(fit: Linearised, frames: NDArray[np.int64], least: float = 0.0) -> tuple[Finding, ...]:
+    """Frames of a camera in which the whole board is elsewhere than for the others. least: as in `check_jitter`."""
+    placed = fit.placed
+    views, poses = placed.seen.shape[:2]
+    total, off = np.zeros((views, poses)), np.zeros((views, poses), dtype=bool)
+    size = np.zeros((views, poses))
+    for v in range(views):
+        total[v], dof = fit.disagreement(v)
+        used = dof > 0
+        if used.sum() < 2 * LEAST_POSES:
+            continue
+        dispersion = max(1.0, float(np.median(total[v, used] / chi2.median(dof[used]))))
+        limit = dispersion * chi2.isf(CHANCE / (views * poses), np.maximum(dof, 1))
+        size[v] = np.sqrt(total[v] / np.maximum(2 * placed.seen[v].sum(axis=1), 1))
+        off[v] = used & (total[v] > limit) & (size[v] > OUTLIER_SIGMAS)
+    off &= total[off].sum() > least
+    named: dict[tuple[str, ...], list[int]] = {}
+    worst: dict[tuple[str, ...], float] = {}
+    for pose in np.flatnonzero(off.any(axis=0)):
+        who = tuple(placed.rig.names[v] for v in np.flatnonzero(total[:, pose] > 0.9 * total[:, pose].max()))
+        named.setdefault(who, []).append(int(frames[pose]))
+        px = float((size[:, pose] * placed.noise).max())
+        worst[who] = max(worst.get(who, 0.0), px)
+    return tuple(
+        Finding(
+            "outlier_frames", who,
+            f"sees the board elsewhere than the others in {len(numbers)} frames, by up to {worst[who]:.1f} px: "
+            f"{', '.join(str(n) for n in numbers[:12])}{', ...' if len(numbers) > 12 else ''}",
+            "look at these frames (a fast board, a dropped frame, a wrong detection) and leave them out",
+            float(len(numbers)), 0.0, "frames", tuple(numbers),
+        )
+        for who, numbers in named.items()
+    )  # fmt: skip
+
+
+def check_collapsed(rig: CameraRig, middle: Array) -> tuple[Finding, ...]:
+    """Cameras that came out in one place. middle: (3,) of the boards."""
+    centers, findings = rig.centers, []
+    distance = np.linalg.norm(centers - middle, axis=1)
+    for v in range(len(rig)):
+        for w in range(v + 1, len(rig)):
+            apart = float(np.linalg.norm(centers[v] - centers[w]))
+            least = LEAST_BASELINE * float(min(distance[v], distance[w]))
+            if apart < least:
+                findings.append(
+                    Finding(
+                        "collapsed", (rig.names[v], rig.names[w]),
+                        f"they came out in one place ({apart:.3g} {rig.unit} apart), from which nothing tells depth",
+                        "check that their footage is not of one camera, and film the board in between them",
+                        apart, least, rig.unit,
+                    )
+                )  # fmt: skip
+    return tuple(findings)
+
+
+def check_cameras(cameras: Sequence[CameraReport], noise: Mapping[str, float], explained: bool) -> tuple[Finding, ...]:
+    """Focal lengths that are not determined, blur; and, where no mistake is found that would bring them about, misfit
+    and rejected corners. noise: px, scatter of a camera's corners in its own images alone."""
+    findings = []
+    for camera in cameras:
+        who, alone = (camera.name,), noise[camera.name]
+        if camera.reason:
+            findings.append(
+                Finding(
+                    "focal_unknown", who, f"its focal length is not determined by this footage: {camera.reason}",
+                    "film the board tilted by 30 to 60 degrees, near and far, all over this camera's image, or give "
+                    "intrinsics from footage of it alone", camera.focal_sigma / camera.focal, 0.01, "share",
+                )
+            )  # fmt: skip
+        if abs(camera.offset) > MOST_LATE * camera.offset_sigma > 0:
+            findings.append(_set_right(camera))
+        if alone > MOST_NOISE_PX:
+            findings.append(
+                Finding(
+                    "blurred", who, f"its corners scatter by {alone:.2f} px in its own images, as in blurred ones",
+                    "focus it, give more light or a shorter exposure, and move the board slowly", alone, MOST_NOISE_PX,
+                    "px",
+                )
+            )  # fmt: skip
+        if camera.noise > MOST_MISFIT * alone and not explained:
+            findings.append(
+                Finding(
+                    "misfit", who,
+                    f"corners scatter by {camera.noise:.2f} px in the rig, but by {alone:.2f} px in its own images",
+                    "move the board slowly, and check that the cameras are synchronous, the board flat and no camera "
+                    "was moved", camera.noise, MOST_MISFIT * alone, "px",
+                )
+            )  # fmt: skip
+        if camera.rejected > MOST_REJECTED * camera.corners and not explained:
+            findings.append(
+                Finding(
+                    "rejected_corners", who, f"{camera.rejected} of {camera.corners} corners rejected",
+                    "look at its footage", camera.rejected / camera.corners, MOST_REJECTED, "share",
+                )
+            )  # fmt: skip
+    return tuple(findings)
+
+
+def _set_right(camera: CameraReport) -> Finding:
+    """A camera that was out of step, whose corners were set right before the fit."""
+    drifts = f", and drifts by {1e6 * camera.drift:+.0f} ppm" if camera.drift else ""
+    return Finding(
+        "out_of_sync", (camera.name,),
+        f"its pictures of the board were taken {1e3 * abs(camera.offset):.1f} ms too "
+        f"{'late' if camera.offset > 0 else 'early'}{drifts}; that is made up for here",
+        f"where recordings are made the same way, add offsets = {{ {camera.name} = {camera.offset:.4f} }} under [sync]",
+        camera.offset, 0.0, "s", slight=True,
+    )  # fmt: skip
+
+
+def check_squares(squares: Sequence[SquareReport], placed: Placed) -> tuple[Finding, ...]:
+    """Boards that come out larger or smaller than they are said to be, by more than noise lengthens the distance of two
+    points: by the trace of a point's covariance over the distance."""
+    unit, findings = placed.rig.unit, []
+    for b, s in enumerate(squares):
+        seen = placed.seen[:, placed.board == b]
+        both = np.argwhere(seen.sum(axis=0) >= 2)
+        if not len(both):
+            continue
+        pose, corner = both[:: max(1, len(both) // SAMPLE)].T
+        points = placed.world[placed.board == b][pose, corner]
+        normal = points_by_rig(points, seen[:, pose, corner], placed.rig)[1]
+        spread = np.trace(np.linalg.pinv(normal, hermitian=True), axis1=1, axis2=2) * placed.noise.mean() ** 2
+        lengthened = float(spread.mean()) / s.nominal**2
+        if s.mean / s.nominal - 1 > MOST_SCALE_ERROR + lengthened or s.mean / s.nominal - 1 < -MOST_SCALE_ERROR:
+            findings.append(
+                Finding(
+                    "wrong_scale", (), f"squares of {s.nominal:g} {unit} come out as {s.mean:.3f}",
+                    "check that the board is flat and its size right", s.mean, s.nominal, unit,
+                )
+            )  # fmt: skip
+    return tuple(findings)
