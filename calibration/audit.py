@@ -75,7 +75,7 @@ def audit(
         placed = Placed.of(rig, *boards, usable, scatter)
         findings += late or _explained(placed, detections, usable, known, alone)
     findings += check_collapsed(rig, np.asarray(precision.middle))
-    explained = any(finding.kind not in ("clipped_coverage", "hardly_linked") for finding in findings)
+    explained = any(finding.grave and finding.kind != "hardly_linked" for finding in findings)
     findings += check_cameras(report.cameras, noise, explained)
     harmless = {finding.kind for finding in findings} <= {"clipped_coverage", "hardly_linked", "focal_unknown"}
     findings += check_squares(report.squares, fitted) if harmless else ()

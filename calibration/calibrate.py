@@ -44,11 +44,13 @@ class CalibrationOptions:
     """focal_tolerance: relative standard deviation above which a focal length is not determined by the footage.
     reject_sigmas: a corner farther from its board than this many times its camera's noise is a misdetection.
     clocks: find out how far the cameras are out of step, where the times of the moments are known.
+    audit: find out what the rig is worth, too: the report's held-out error, findings and precision.
     intrinsics, extrinsics: options of these two steps."""
 
     focal_tolerance: float = 0.01
     reject_sigmas: float = 10.0
     clocks: bool = True
+    audit: bool = True
     intrinsics: IntrinsicsOptions = field(default_factory=IntrinsicsOptions)
     extrinsics: ExtrinsicsOptions = field(default_factory=ExtrinsicsOptions)
 
@@ -104,10 +106,11 @@ def calibrate_rig(
         result = adjust_boards(result.rig, result.board_R, result.board_t, kept, told)
         clocks, (detections, kept) = set_right(clocks, result, detections, kept)
     tell()
-    held_out = _held_out(kept, detections, result, known)
+    held_out = _held_out(kept, detections, result, known) if options.audit else float("nan")
     report = make_report(detections, kept, result, known, alone, held_out, clocks)
-    findings, precision = audit(detections, kept, result, known, alone, report)
-    report = replace(report, findings=findings, precision=precision)
+    if options.audit:
+        findings, precision = audit(detections, kept, result, known, alone, report)
+        report = replace(report, findings=findings, precision=precision)
     tell()
     return Calibration(result.rig, report, result.board_R, result.board_t, detections)
 

@@ -273,12 +273,12 @@ def check_collapsed(rig: CameraRig, middle: Array) -> tuple[Finding, ...]:
 
 
 def check_cameras(cameras: Sequence[CameraReport], noise: Mapping[str, float], explained: bool) -> tuple[Finding, ...]:
-    """Focal lengths that are not determined, blur; and, where no mistake is found that would bring them about, misfit
-    and rejected corners. noise: px, scatter of a camera's corners in its own images alone."""
+    """Blur, offsets made up for; and, where no mistake is found that would bring them about, focal lengths that are not
+    determined, misfit and rejected corners. noise: px, scatter of a camera's corners in its own images alone."""
     findings = []
     for camera in cameras:
         who, alone = (camera.name,), noise[camera.name]
-        if camera.reason:
+        if camera.reason and not explained:
             findings.append(
                 Finding(
                     "focal_unknown", who, f"its focal length is not determined by this footage: {camera.reason}",
