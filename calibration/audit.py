@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +13,10 @@ from calibration.bundle import BundleResult
 from calibration.errors import InputError
 from calibration.explanations import SHADOW, explain
 from calibration.findings import Finding
-from calibration.footage_checks import check_footage
+from calibration.footage_checks import BROKEN
 from calibration.held import Knowledge
 from calibration.intrinsics import IntrinsicsEstimate, estimate_intrinsics
-from calibration.lens_checks import check_swapped
+from calibration.lens_checks import check_stretched, check_swapped
 from calibration.precision import VolumePrecision, volume_precision
 from calibration.report import CalibrationReport
 from calibration.rig_checks import (
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["audit"]
 
+BOARD = ("wrong_board_geometry", "bent_board")
+"""Kinds that no lens brings about."""
 MOST_LOST = 0.05
 """Share of corners that the fit gave up, beyond which something must be wrong."""
 LEAST_NOISE_PX = 0.05
@@ -45,6 +47,7 @@ LEAST_NOISE_PX = 0.05
 
 
 def audit(
+    footage: Sequence[Finding],
     detections: BoardDetections,
     kept: BoardDetections,
     result: BundleResult,
@@ -54,7 +57,8 @@ def audit(
 ) -> tuple[tuple[Finding, ...], VolumePrecision]:
     """What is wrong with an adjusted rig, what makes it wrong first; and how precise it is.
 
-    kept: the detections without misdetections. known, alone: of cameras that came without intrinsics. report: the
+    footage: what was found in the footage itself (`check_footage`). detections: cameras that were out of step set
+    right; kept: without misdetections. known, alone: of cameras that came without intrinsics. report: the
     figures already made. A mistake that spoils all (a camera late by many frames, a frozen or doubled video) is named
     alone: what else there may be shows once it is gone.
     """
@@ -65,8 +69,8 @@ def audit(
     usable = worth_fitting(detections, kept)
     fitted = Placed.of(rig, result.board_R, result.board_t, usable, scatter)
     precision = volume_precision(fitted)
-    findings = list(check_footage(detections))
-    if not any(f.kind in ("duplicated_video", "frozen_video") for f in findings):
+    findings = list(footage)
+    if not any(finding.kind in BROKEN for finding in findings):
         lost = report.n_rejected + report.n_unplaced > MOST_LOST * (report.n_corners + report.n_unplaced)
         gross = lost or any(report.camera(name).noise > MOST_MISFIT * noise[name] for name in rig.names)
         lenses = [rig[name].intrinsics if lens is None else lens.intrinsics for name, lens in own.items()]
@@ -74,9 +78,13 @@ def audit(
         boards = with_lost_boards(rig, result.board_R, result.board_t, usable)
         placed = Placed.of(rig, *boards, usable, scatter)
         findings += late or _explained(placed, detections, usable, known, alone)
+    if not any(finding.kind == "wrong_board_geometry" for finding in findings):
+        findings += check_stretched(alone.values())
     findings += check_collapsed(rig, np.asarray(precision.middle))
-    explained = any(finding.grave and finding.kind != "hardly_linked" for finding in findings)
+    explained = any(f.kind in BOARD or (f.grave and f.kind != "hardly_linked") for f in findings)
     findings += check_cameras(report.cameras, noise, explained)
+    if any(camera.reason for camera in report.cameras):  # a held focal length leaves traces that look like others
+        findings = [f for f in findings if not f.slight or f.unit == "s" or f.kind in BOARD]
     harmless = {finding.kind for finding in findings} <= {"clipped_coverage", "hardly_linked", "focal_unknown"}
     findings += check_squares(report.squares, fitted) if harmless else ()
     return tuple(sorted(findings, key=lambda finding: not finding.grave)), precision

@@ -17,7 +17,7 @@ from calibration.clocks import find_clocks, set_right
 from calibration.determination import corner_noise
 from calibration.errors import InputError, nearest_name
 from calibration.extrinsics import ExtrinsicsOptions, initial_rig
-from calibration.footage_checks import refuse_mirrored
+from calibration.footage_checks import BROKEN, check_footage, refuse_mirrored
 from calibration.held import FINE, ROUGH, Knowledge, Start, adjust_determined, weak_priors
 from calibration.intrinsics import IntrinsicsEstimate, IntrinsicsOptions, estimate_intrinsics
 from calibration.lenses import free_parameters
@@ -94,7 +94,9 @@ def calibrate_rig(
             start[name] = alone[name].intrinsics
         tell()
     first = initial_rig(detections, start, options.extrinsics)
-    clocks = find_clocks(detections, first[0], ROBUST, ROBUST_SCALE) if options.clocks else None
+    footage = check_footage(detections)
+    whole = not any(finding.kind in BROKEN for finding in footage)
+    clocks = find_clocks(detections, first[0], ROBUST, ROBUST_SCALE) if options.clocks and whole else None
     if clocks is not None:
         detections, first = clocks.detections, (clocks.rig, clocks.board_R, clocks.board_t)
     tell()
@@ -104,12 +106,12 @@ def calibrate_rig(
     if clocks is not None:
         told = replace(known.options(FINE), clocks=clocks.free)
         result = adjust_boards(result.rig, result.board_R, result.board_t, kept, told)
-        clocks, (detections, kept) = set_right(clocks, result, detections, kept)
+        clocks, (detections, kept) = set_right(clocks, result, told, detections, kept)
     tell()
     held_out = _held_out(kept, detections, result, known) if options.audit else float("nan")
     report = make_report(detections, kept, result, known, alone, held_out, clocks)
     if options.audit:
-        findings, precision = audit(detections, kept, result, known, alone, report)
+        findings, precision = audit(footage, detections, kept, result, known, alone, report)
         report = replace(report, findings=findings, precision=precision)
     tell()
     return Calibration(result.rig, report, result.board_R, result.board_t, detections)

@@ -35,6 +35,8 @@ SHADOW = 0.05
 """Share of the greatest gain below which others may be what a straight line leaves of a curve."""
 MOST_CHANGES, LEAST_SIDE = 48, 5
 """Moments tried as the one of a change, and boards that must lie before and after it."""
+ODD_BOARD = 0.5
+"""Share of all that disagrees before or after a change, whichever is shorter, in one board: an odd one, no change."""
 ALIKE = 0.9
 """Share of the best candidate's gain with which another one explains the same: the footage cannot say which it was."""
 
@@ -181,6 +183,8 @@ def _changes(fit: Linearised, free: NDArray[np.bool_], precision: Array, delays:
             continue
         tried = there[LEAST_SIDE : len(there) - LEAST_SIDE + 1]
         tried = tried[np.linspace(0, len(tried) - 1, min(MOST_CHANGES, len(tried))).round().astype(int)]
+        total, dof = fit.disagreement(v)
+        excess = np.maximum(total - dof, 0.0)
         ways = [("move", camera_columns(placed, v)[..., :6])]
         ways += [("delay", late[v])] if v in late else []
         for kind, columns in ways:
@@ -192,6 +196,10 @@ def _changes(fit: Linearised, free: NDArray[np.bool_], precision: Array, delays:
             curvature += (1e-9 * size + (size <= 0))[:, :, None] * np.eye(own.shape[1])
             gain = np.einsum("ti,ti->t", score, np.linalg.solve(curvature, score[..., None])[..., 0])
             start = int(tried[np.argmax(gain)])
+            sides = [excess[there[there < start]], excess[there[there >= start]]]
+            fewer = min(sides, key=len)
+            if fewer.max() > ODD_BOARD * fewer.sum():
+                continue
             later = np.where(np.arange(len(columns)) >= start, 1.0, 0.0)[:, None, None, None]
             changes.append(_of_view(kind, v, start, columns * later, views))
     return changes

@@ -14,12 +14,14 @@ from calibration.findings import Finding
 from calibration.planar import MIN_CORNERS
 
 __all__ = [
-    "check_coverage", "check_duplicated", "check_footage", "check_frozen", "check_links", "coverage", "coverage_cells",
-    "mirrored_views", "refuse_mirrored",
+    "BROKEN", "check_coverage", "check_duplicated", "check_footage", "check_frozen", "check_links", "coverage",
+    "coverage_cells", "mirrored_views", "refuse_mirrored",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
 
+BROKEN = ("duplicated_video", "frozen_video")
+"""Kinds of findings after which nothing else that is found says anything."""
 COVERAGE_CELLS = (8, 6)
 """Columns and rows of cells into which an image is cut to say how much of it the corners reach."""
 LEAST_COVERAGE, LEAST_HALF = 0.1, 1 / 12

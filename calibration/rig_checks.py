@@ -49,6 +49,10 @@ SAMPLE = 400
 OUTLIER_SIGMAS = 3.0
 """rms distance over the corners' noise that a frame is off, to be named."""
 LEAST_POSES, JITTER_RATIO, LEAST_GAIN = 10, 4.0, 0.25
+SMOOTH = 0.6
+"""Of the boards' times: what changes less from one board to the next goes with the motion, as a wrong lens does."""
+ONE_STEP = 0.4
+"""Share of the deviations of boards' times that two constants may leave, to be one step and no jitter."""
 
 
 def worth_fitting(detections: BoardDetections, kept: BoardDetections) -> BoardDetections:
@@ -187,7 +191,7 @@ def check_jitter(fit: Linearised, frames: NDArray[np.int64], least: float = 0.0)
 
     least: chi-square below which it may be left over from what was explained before.
     """
-    placed, findings = fit.placed, []
+    placed, found = fit.placed, []
     speed = np.nan_to_num(velocity(placed, frames))
     for v, camera in enumerate(placed.rig):
         J = project_jacobian(apply(camera.R, camera.t, placed.world), camera.intrinsics)[1] @ camera.R
@@ -201,19 +205,33 @@ def check_jitter(fit: Linearised, frames: NDArray[np.int64], least: float = 0.0)
         own = gradient[used, 0] ** 2 / curvature[used, 0, 0]
         ratio = float(np.median(own) / chi2.median(1)), float(np.median(total[used] - own) / chi2.median(5))
         coordinates = 2 * np.median(placed.seen[v].sum(axis=1)[used])
-        if ratio[0] > JITTER_RATIO * max(ratio[1], 1.0) and own.sum() > max(LEAST_GAIN * coordinates * len(own), least):
-            spread = float(np.median(np.abs(time)) * 1.4826)
-            findings.append((ratio[0], v, spread))
-    worst = max(findings, default=(0.0, 0, 0.0))
-    named = [(v, spread) for ratio, v, spread in findings if ratio > 0.5 * worst[0]]
-    return tuple(
-        Finding(
-            "sync_jitter", (placed.rig.names[v],),
-            f"its frames come at uneven times, by {spread:.2f} frames against the others' (standard deviation)",
-            "trigger the cameras by hardware or give [sync_calibration] timestamps; move the board slowly",
-            spread, 0.0, "frames",
-        )
-        for v, spread in named
+        leaps = np.median(np.abs(np.diff(time))) > SMOOTH * np.median(np.abs(time))
+        if (
+            leaps
+            and ratio[0] > JITTER_RATIO * max(ratio[1], 1.0)
+            and own.sum() > max(LEAST_GAIN * coordinates * len(own), least)
+        ):
+            pixels = np.linalg.norm(np.einsum("pcij,pcj->pci", J, speed)[used] * time[:, None, None], axis=-1)
+            found.append((ratio[0], v, frames[used], time, float(np.nanmedian(pixels[placed.seen[v][used]]))))
+    worst = max((ratio for ratio, *_ in found), default=0.0)
+    return tuple(_uneven(placed.rig.names[v], *told) for ratio, v, *told in found if ratio > 0.5 * worst)
+
+
+def _uneven(name: str, frames: NDArray[np.int64], time: Array, px: float) -> Finding:
+    """A camera whose boards are off by these times (in frames), px by the median: a step, or jitter."""
+    spread = float(np.median(np.abs(time)) * 1.4826)
+    sides = [(time[:i], time[i:]) for i in range(LEAST_POSES // 2, len(time) - LEAST_POSES // 2 + 1)]
+    rest = [sum(float(np.abs(side - np.median(side)).sum()) for side in pair) for pair in sides]
+    best = int(np.argmin(rest)) if rest else 0
+    if rest and rest[best] < ONE_STEP * float(np.abs(time - np.median(time)).sum()):
+        before, after = sides[best]
+        late = float(np.median(after) - np.median(before))
+        return _late((name,), late, effect_px=px, frame=int(frames[len(before)]))
+    return Finding(
+        "sync_jitter", (name,),
+        f"its frames come at uneven times, by {spread:.2f} frames against the others' (standard deviation)",
+        "trigger the cameras by hardware or give [sync_calibration] timestamps; move the board slowly",
+        spread, 0.0, "frames", slight=px < SLIGHT_PX,
     )  # fmt: skip
 
 
