@@ -40,6 +40,8 @@ __all__ = ["audit"]
 
 BOARD = ("wrong_board_geometry", "bent_board")
 """Kinds that no lens brings about."""
+LIKE_A_LENS = ("moved", "out_of_sync", "sync_jitter")
+"""Kinds as which, where they are slight, a wrong focal length may appear."""
 MOST_LOST = 0.05
 """Share of corners that the fit gave up, beyond which something must be wrong."""
 LEAST_NOISE_PX = 0.05
@@ -83,8 +85,8 @@ def audit(
     findings += check_collapsed(rig, np.asarray(precision.middle))
     explained = any(f.kind in BOARD or (f.grave and f.kind != "hardly_linked") for f in findings)
     findings += check_cameras(report.cameras, noise, explained)
-    if any(camera.reason for camera in report.cameras):  # a held focal length leaves traces that look like others
-        findings = [f for f in findings if not f.slight or f.unit == "s" or f.kind in BOARD]
+    if any(camera.reason for camera in report.cameras):
+        findings = [f for f in findings if not (f.slight and f.kind in LIKE_A_LENS and f.unit != "s")]
     harmless = {finding.kind for finding in findings} <= {"clipped_coverage", "hardly_linked", "focal_unknown"}
     findings += check_squares(report.squares, fitted) if harmless else ()
     return tuple(sorted(findings, key=lambda finding: not finding.grave)), precision

@@ -35,6 +35,8 @@ Array = NDArray[np.float64]
 ROBUST, ROBUST_SCALE = "huber", 3.0
 LEAST_NOISE_PX = 0.05
 """Corners are not taken to be better than this when misdetections are told from noise."""
+LEAST_IN_STEP = 0.95
+"""Share of the corners that fit once the cameras are taken to have been late: below, that is not what was wrong."""
 LEAST_FOLD = 2
 """Frames with a board that each half of the footage must have for a held-out error."""
 
@@ -95,12 +97,19 @@ def calibrate_rig(
         tell()
     first = initial_rig(detections, start, options.extrinsics)
     footage = check_footage(detections)
-    whole = not any(finding.kind in BROKEN for finding in footage)
-    clocks = find_clocks(detections, first[0], ROBUST, ROBUST_SCALE) if options.clocks and whole else None
-    if clocks is not None:
-        detections, first = clocks.detections, (clocks.rig, clocks.board_R, clocks.board_t)
+    seek = options.clocks and not any(finding.kind in BROKEN for finding in footage)
+    clocks = find_clocks(detections, first[0], ROBUST, ROBUST_SCALE) if seek else None
     tell()
-    kept, robust = _without_misdetections(detections, first, alone, options)
+    if clocks is not None:
+        start_in_step = clocks.rig, clocks.board_R, clocks.board_t
+        kept, robust = _without_misdetections(clocks.detections, start_in_step, alone, options)
+        n_kept, n_seen = (np.isfinite(found.corners).sum() for found in (kept, clocks.detections))
+        if n_kept > LEAST_IN_STEP * n_seen:
+            detections, first = clocks.detections, start_in_step
+        else:
+            clocks = None
+    if clocks is None:
+        kept, robust = _without_misdetections(detections, first, alone, options)
     tell()
     known, result = adjust_determined(kept, first, robust, alone, options.focal_tolerance)
     if clocks is not None:
@@ -153,8 +162,8 @@ def _check(detections: BoardDetections, given: Mapping[str, Intrinsics], options
             blind.append(f"{name} (at most {most} corners of a board in a frame, expected {least})")
     if blind:
         raise InputError(
-            f"cameras that see no board: {', '.join(blind)}; film the board so that each camera sees it whole, check "
-            "that board.toml describes the board that was filmed, or leave these cameras out"
+            f"cameras that see no board: {', '.join(blind)}; film the board so that each camera sees it whole "
+            "and sharp, check that board.toml describes the board that was filmed, or leave these cameras out"
         )
     refuse_mirrored(detections)
 

@@ -74,7 +74,9 @@ def intrinsic_spread(
     """
     views = len(result.rig)
     blocks = _Blocks.of(result, detections, options, n_blocks)
-    formal = _expand(np.sqrt(result.variance * np.diagonal(_inverse(blocks.total))), blocks.free, views)
+    formal = _expand(
+        np.sqrt(result.variance * np.diagonal(_inverse(blocks.total, np.diagonal(blocks.total)))), blocks.free, views
+    )
     losses = corner_losses(result.residuals, detections, options)
     cost = np.array([losses[frames].sum() for frames in blocks.frames])
     if len(blocks.frames) < LEAST_BLOCKS:
@@ -128,7 +130,8 @@ class _Blocks:
 
     def steps(self) -> Array:
         """(blocks, free) where the optimum goes without each block."""
-        return np.stack([_inverse(self.total - H) @ g for H, g in zip(self.H, self.g, strict=True)])
+        own = np.diagonal(self.total)
+        return np.stack([_inverse(self.total - H, own) @ g for H, g in zip(self.H, self.g, strict=True)])
 
 
 def _jackknife(steps: Array) -> Array:
@@ -163,9 +166,10 @@ def _only(result: BundleResult, frames: NDArray[np.intp]) -> tuple[Array, Array]
     return R, t
 
 
-def _inverse(matrix: Array) -> Array:
-    """Inverse of a symmetric matrix, its eigenvalues bounded from below relative to its diagonal."""
-    scale = np.sqrt(np.maximum(np.diagonal(matrix), np.finfo(float).tiny))
+def _inverse(matrix: Array, own: Array) -> Array:
+    """Inverse of a symmetric matrix, its eigenvalues bounded from below relative to `own` (n,), its diagonal before
+    anything was taken off."""
+    scale = np.sqrt(np.maximum(own, np.finfo(float).tiny))
     values, vectors = np.linalg.eigh(matrix / np.outer(scale, scale))
     vectors = vectors / np.sqrt(np.maximum(values, SMALLEST_EIGENVALUE)) / scale[:, None]
     return vectors @ vectors.T

@@ -29,8 +29,7 @@ CHANCE = 1e-4
 LEAST_GAIN = 0.25
 """What a mistake explains, per coordinate of the camera's corners and in squares of their noise, to be worth a word."""
 MOST_OF_IT = 0.5
-"""Share of all misfit that a constant mistake explains whatever chance says: what bends leaves much open in every
-block. A few odd frames may look like a change."""
+"""Share of all misfit that a mistake explains whatever chance says: what bends leaves much open in every block."""
 SHADOW = 0.05
 """Share of the greatest gain below which others may be what a straight line leaves of a curve."""
 MOST_CHANGES, LEAST_SIDE = 48, 5
@@ -130,8 +129,7 @@ def _best(
             continue
         tries = len(candidates) * (MOST_CHANGES if candidate.start else 1)
         size = coordinates[candidate.view] if candidate.view >= 0 else coordinates.sum()
-        sure = chance < CHANCE / tries or (not candidate.start and gain > MOST_OF_IT * unexplained)
-        if sure and gain > LEAST_GAIN * size:
+        if (chance < CHANCE / tries or gain > MOST_OF_IT * unexplained) and gain > LEAST_GAIN * size:
             gains[i] = gain
     if not gains:
         return None

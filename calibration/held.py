@@ -118,7 +118,7 @@ def _hold_focal(
         if name in known.reason or relative <= tolerance:
             continue
         known.covariance[name] = _scaled(rig, name, sigma)
-        found, source = f"{parameters[:2].mean():.0f} px, uncertain by {relative:.1%}", "the rig"
+        found, source = f"{parameters[:2].mean():.0f} px, uncertain by {min(relative, 1.0):.1%}", "the rig"
         if not own.focal_sigma / own.focal > relative:
             parameters, sigma, source = own.intrinsics.parameters, own.sigma, "its own images"
             known.covariance[name] = own.covariance

@@ -320,7 +320,7 @@ def check_cameras(cameras: Sequence[CameraReport], noise: Mapping[str, float], e
                     "misfit", who,
                     f"corners scatter by {camera.noise:.2f} px in the rig, but by {alone:.2f} px in its own images",
                     "move the board slowly, and check that the cameras are synchronous, the board flat and no camera "
-                    "was moved", camera.noise, MOST_MISFIT * alone, "px",
+                    "was moved", camera.noise, MOST_MISFIT * alone, "px", slight=camera.noise < SLIGHT_PX,
                 )
             )  # fmt: skip
         if camera.rejected > MOST_REJECTED * camera.corners and not explained:
