@@ -41,7 +41,9 @@ __all__ = ["audit"]
 BOARD = ("wrong_board_geometry", "bent_board")
 """Kinds that no lens brings about."""
 LIKE_A_LENS = ("moved", "out_of_sync", "sync_jitter")
-"""Kinds as which, where they are slight, a wrong focal length may appear."""
+"""Kinds as which a wrong focal length may appear."""
+VAGUE = 0.03
+"""Relative standard deviation of a focal length by the camera's own images above which nobody knows it at all."""
 MOST_LOST = 0.05
 """Share of corners that the fit gave up, beyond which something must be wrong."""
 LEAST_NOISE_PX = 0.05
@@ -83,6 +85,9 @@ def audit(
     if not any(finding.kind == "wrong_board_geometry" for finding in findings):
         findings += check_stretched(alone.values())
     findings += check_collapsed(rig, np.asarray(precision.middle))
+    vague = {name for name, lens in alone.items() if lens.focal_sigma > VAGUE * lens.focal}
+    vague &= {camera.name for camera in report.cameras if camera.reason}
+    findings = [f for f in findings if f.kind not in LIKE_A_LENS or not vague & set(f.cameras)]
     explained = any(f.kind in BOARD or (f.grave and f.kind != "hardly_linked") for f in findings)
     findings += check_cameras(report.cameras, noise, explained)
     if any(camera.reason for camera in report.cameras):

@@ -179,7 +179,7 @@ def _without_misdetections(
     bundle = BundleOptions(ROBUST, ROBUST_SCALE, free, weak_priors(alone), solver=ROUGH)
     kept, fit = detections, first
     for _ in range(2):
-        adjusted = adjust_boards(*fit, kept, bundle)
+        adjusted = adjust_boards(*fit, kept, bundle, covariance=False)
         fit = adjusted.rig, adjusted.board_R, adjusted.board_t
         residuals = corner_residuals(*fit, detections)
         noise = np.nan_to_num([corner_noise(view) for view in residuals])
@@ -203,8 +203,9 @@ def _held_out(kept: BoardDetections, detections: BoardDetections, result: Bundle
     errors = np.full(detections.corners.shape, np.nan)
     for fold in (0, 1):
         fit, test = posed[fold::2], posed[1 - fold :: 2]
-        cameras = adjust_boards(result.rig, *_only(result, fit), kept, known.options()).rig
-        boards = adjust_boards(cameras, *_only(result, test), kept, BundleOptions(fixed=cameras.names, solver=ROUGH))
+        cameras = adjust_boards(result.rig, *_only(result, fit), kept, known.options(), covariance=False).rig
+        still = BundleOptions(fixed=cameras.names, solver=ROUGH)
+        boards = adjust_boards(cameras, *_only(result, test), kept, still, covariance=False)
         errors[:, test] = corner_residuals(cameras, boards.board_R, boards.board_t, detections)[:, test]
     return rms(errors)
 

@@ -34,6 +34,8 @@ SAME_PX = 1.0
 STILL_PX, MOVING_PX, LEAST_STILL = 0.1, 1.0, 3
 """A board that stays within the first in one camera, for this many frames, while others see it move by the second."""
 LEAST_SHARED = 50
+MANY_BOARDS = 20
+"""Of each camera, by which it is told whether it is mirrored, about."""
 
 
 def check_footage(detections: BoardDetections) -> tuple[Finding, ...]:
@@ -67,11 +69,11 @@ def mirrored_views(detections: BoardDetections) -> tuple[str, ...]:
         signs = []
         for b in range(len(detections.boards)):
             own = index == b
-            for corners in xy[:, own]:
+            full = np.flatnonzero(np.isfinite(xy[:, own, 0]).sum(axis=1) >= MIN_CORNERS)
+            for corners in xy[full[:: max(1, len(full) // MANY_BOARDS)]][:, own]:
                 seen = np.isfinite(corners[:, 0])
-                if seen.sum() >= MIN_CORNERS:
-                    plane = np.column_stack((points[own][seen], np.ones(seen.sum())))
-                    signs.append(np.sign(np.linalg.det(np.linalg.lstsq(plane, corners[seen], rcond=None)[0][:2])))
+                plane = np.column_stack((points[own][seen], np.ones(seen.sum())))
+                signs.append(np.sign(np.linalg.det(np.linalg.lstsq(plane, corners[seen], rcond=None)[0][:2])))
         if signs and np.mean(np.array(signs) < 0) > 0.5:
             wrong.append(name)
     return tuple(wrong)

@@ -34,6 +34,8 @@ Array = NDArray[np.float64]
 START_FOCALS = (0.5, 0.7, 1.5, 2.2, 3.3, 5.0)
 """Where the search for the focal length may begin besides at its prior, in units of that."""
 START_BOARDS = 10
+WRONG_POSE = 2.0
+"""rms error of a board, in the median of all, from which it may have been adjusted from the wrong pose."""
 WIDEST_PINHOLE = 1.4
 """rad from the axis to which a fisheye is imitated by a pinhole."""
 LEAST_GAIN = 0.02
@@ -134,7 +136,7 @@ def estimate_intrinsics(
     free = free_parameters(fit.prior[0])
     ratio = fit.spread.jackknife[0, free] / fit.spread.formal[0, free]
     inflation = float(np.clip(np.median(ratio), 1.0, MOST_INFLATION))
-    best, _ = _adjusted(alone, fit.result.rig.cameras[0].intrinsics, fit.prior, fit.noise, inflation, fit.result)
+    best, _ = _adjusted(alone, fit.result.rig.cameras[0].intrinsics, fit.prior, fit.noise, inflation, fit.result, True)
     assert best.rig.covariance is not None
     covariance = best.rig.covariance[6:, 6:] / best.variance
     noise = corner_noise(best.residuals, int(free.sum()) + 6 * int(np.isfinite(best.board_t[..., 0]).sum()))
@@ -177,11 +179,12 @@ def _first(alone: BoardDetections, view: str, lens: Lens, like: Intrinsics | Non
     few = _frames(alone, some, alone.corners[0, some])
     errors = [np.nan_to_num(board_views(few, view, start).error[..., 0], nan=np.inf) for start in starts]
     start = starts[int(np.argmin([np.median(error) for error in errors]))]
-    for _ in range(
-        2
-    ):  # with what was found, boards that began in the wrong one of their two poses begin in the right one
+    for _ in range(2):  # a board that began in the wrong one of its two poses begins in the right one then
         result, options = _adjusted(alone, start, prior, 1.0, 1.0)
         start = result.rig.cameras[0].intrinsics
+        off = np.sqrt(np.nanmean((result.residuals[0] ** 2).sum(axis=-1), axis=-1))
+        if np.nanmax(off) < WRONG_POSE * np.nanmedian(off):
+            break
     return _First(result, float(corner_losses(result.residuals, alone, options).sum()))
 
 
@@ -280,6 +283,7 @@ def _adjusted(
     noise: float,
     inflation: float,
     poses: BundleResult | None = None,
+    covariance: bool = False,
 ) -> tuple[BundleResult, BundleOptions]:
     """The most probable intrinsics where corners scatter by noise (in their stated sigmas) and count 1 / inflation^2
     each. poses: where the boards begin, else where `start` has them."""
@@ -294,4 +298,5 @@ def _adjusted(
         R, t = views.R[:, :, 0], views.t[:, :, 0]
     else:
         R, t = poses.board_R, poses.board_t
-    return adjust_boards(rig, R, t, _weighted(alone, noise * inflation), options), options
+    weighted = _weighted(alone, noise * inflation)
+    return adjust_boards(rig, R, t, weighted, options, covariance=covariance), options
