@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from calibration.board import BoardDetections
 from calibration.bundle import BundleResult
 from calibration.errors import InputError
-from calibration.explanations import SHADOW, explain
+from calibration.explanations import SHADOW, explain, freedom
 from calibration.findings import Finding
 from calibration.footage_checks import BROKEN
 from calibration.held import Knowledge
@@ -34,7 +33,7 @@ from calibration.rig_checks import (
 from calibration.scores import Placed
 
 if TYPE_CHECKING:
-    from calibration.rig import CameraRig
+    pass
 
 __all__ = ["audit"]
 
@@ -109,7 +108,7 @@ def _explained(
     rig = placed.rig
     given = [v for v, name in enumerate(rig.names) if name not in alone]
     frames = np.asarray(detections.frame)[placed.frame]
-    found, fit = explain(placed, *_freedom(rig, known, alone), frames, given)
+    found, fit = explain(placed, *freedom(rig, known.options()), frames, given)
     findings = [describe(one, placed, detections) for one in found]
     foreign = [rig.names[one.mistake.view] for one in found if one.mistake.kind == "lens"]
     foreign += [rig.names[v] for one in found if one.mistake.kind == "lens" for v in one.others]
@@ -123,22 +122,9 @@ def _explained(
     odd = jitter or (() if told else check_outlier_frames(fit, frames, least))
     if odd and not jitter and not found:
         rest = placed.without([(set(finding.cameras), set(finding.frames)) for finding in odd], frames)
-        again, _ = explain(rest, *_freedom(rig, known, alone), frames, given)
+        again, _ = explain(rest, *freedom(rig, known.options()), frames, given)
         findings = [describe(one, rest, detections) for one in again]
     return findings + list(odd)
-
-
-def _freedom(
-    rig: CameraRig, known: Knowledge, alone: Mapping[str, IntrinsicsEstimate]
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """(views, 18) what the fit had free, and the precision of its priors."""
-    free, precision = np.ones((len(rig), 18), dtype=bool), np.zeros((len(rig), 18))
-    free[0, :6] = False
-    for v, name in enumerate(rig.names):
-        free[v, 6:] = known.free[name] if name in alone else False
-        if name in alone:
-            precision[v, 6:] = np.where(free[v, 6:], 1.0 / np.asarray(known.prior[name][1]) ** 2, 0.0)
-    return free, precision
 
 
 def _own(detections: BoardDetections, name: str) -> IntrinsicsEstimate | None:

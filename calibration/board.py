@@ -140,7 +140,8 @@ class BoardDetections:
     corners: (views, frames, corners, 2) px and sigma: (views, frames, corners) px, standard deviation per axis; NaN
     where unseen. The corners of all boards follow each other; board_index (corners,) says which board.
     delay: (views, frames) s that each picture was taken after its moment's time, as far as it is known; NaN or None =
-    not at all.
+    not at all. points: (corners, 3) where the corners are, each in the frame of its own board, if not where the boards'
+    descriptions have them.
     """
 
     view_names: tuple[str, ...]
@@ -152,6 +153,7 @@ class BoardDetections:
     sigma: NDArray[np.float64]
     board_index: NDArray[np.int64]
     delay: NDArray[np.float64] | None = None
+    points: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         views, frames, corners = len(self.view_names), len(self.frame), sum(board.n_corners for board in self.boards)
@@ -162,6 +164,7 @@ class BoardDetections:
             "sigma": (views, frames, corners),
             "board_index": (corners,),
         } | ({} if self.delay is None else {"delay": (views, frames)})
+        expected |= {} if self.points is None else {"points": (corners, 3)}
         for name, shape in expected.items():
             got = np.shape(getattr(self, name))
             if got != shape:
@@ -170,6 +173,8 @@ class BoardDetections:
     @property
     def object_points(self) -> NDArray[np.float64]:
         """(corners, 3) each in the frame of its own board."""
+        if self.points is not None:
+            return self.points
         return np.concatenate([board.object_points for board in self.boards])
 
 

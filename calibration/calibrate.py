@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.audit import audit
+from calibration.bending import bend_boards
 from calibration.bundle import BundleOptions, BundleResult, adjust_boards
 from calibration.camera import Intrinsics
 from calibration.clocks import find_clocks, set_right
@@ -46,12 +47,14 @@ class CalibrationOptions:
     """focal_tolerance: relative standard deviation above which a focal length is not determined by the footage.
     reject_sigmas: a corner farther from its board than this many times its camera's noise is a misdetection.
     clocks: find out how far the cameras are out of step, where the times of the moments are known.
+    bend: the boards may be bent, skewed, and stretched one way; their shape is found with the rig.
     audit: find out what the rig is worth, too: the report's held-out error, findings and precision.
     intrinsics, extrinsics: options of these two steps."""
 
     focal_tolerance: float = 0.01
     reject_sigmas: float = 10.0
     clocks: bool = True
+    bend: bool = False
     audit: bool = True
     intrinsics: IntrinsicsOptions = field(default_factory=IntrinsicsOptions)
     extrinsics: ExtrinsicsOptions = field(default_factory=ExtrinsicsOptions)
@@ -116,9 +119,13 @@ def calibrate_rig(
         told = replace(known.options(FINE), clocks=clocks.free)
         result = adjust_boards(result.rig, result.board_R, result.board_t, kept, told)
         clocks, (detections, kept) = set_right(clocks, result, told, detections, kept)
+    bent: tuple[float, ...] = ()
+    if options.bend:
+        result, points, bent = bend_boards(result, kept, known.options(FINE))
+        detections, kept = (replace(found, points=points) for found in (detections, kept))
     tell()
     held_out = _held_out(kept, detections, result, known) if options.audit else float("nan")
-    report = make_report(detections, kept, result, known, alone, held_out, clocks)
+    report = replace(make_report(detections, kept, result, known, alone, held_out, clocks), bent=bent)
     if options.audit:
         findings, precision = audit(footage, detections, kept, result, known, alone, report)
         report = replace(report, findings=findings, precision=precision)

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.bundle import BundleOptions
 from calibration.camera import project_jacobian
 from calibration.lenses import free_parameters
-from calibration.rig import RIG_PARAMETERS
+from calibration.rig import RIG_PARAMETERS, CameraRig
 from calibration.scores import Linearised, Normals, Placed, camera_columns, linearise, normals
 from calibration.transforms import apply
 
-__all__ = ["SHADOW", "Explained", "Mistake", "explain", "velocity"]
+__all__ = ["SHADOW", "Explained", "Mistake", "board_shape", "explain", "freedom", "shape_directions", "velocity"]
 
 Array = NDArray[np.float64]
 
@@ -82,7 +83,12 @@ def explain(
     fit = linearise(placed)
     delays = _delays(placed, frames)
     changes = _changes(fit, free, precision, delays)
-    candidates = [*delays, *changes, *_shapes(placed), *_lenses(placed, given)]
+    candidates = [
+        *delays,
+        *changes,
+        *(board_shape(placed, b) for b in np.unique(placed.board)),
+        *_lenses(placed, given),
+    ]
     equations = normals(fit, free, precision, candidates)
     width = np.array([next(p.shape[-1] for p in c.columns if p is not None) for c in candidates])
     first = N * len(placed.rig) + np.concatenate(([0], np.cumsum(width)[:-1]))
@@ -144,6 +150,17 @@ def _best(
     return best, gains[best], tuple(alike)
 
 
+def freedom(rig: CameraRig, options: BundleOptions) -> tuple[NDArray[np.bool_], Array]:
+    """(views, 18) what an adjustment has free, the first camera fixed, and the precision of its priors."""
+    free, precision = np.ones((len(rig), N), dtype=bool), np.zeros((len(rig), N))
+    free[0, :6] = False
+    for v, name in enumerate(rig.names):
+        free[v, 6:] = np.asarray(options.free.get(name, False))
+        if name in options.priors:
+            precision[v, 6:] = np.where(free[v, 6:], 1.0 / np.asarray(options.priors[name][1]) ** 2, 0.0)
+    return free, precision
+
+
 def velocity(placed: Placed, frames: NDArray[np.int64]) -> Array:
     """(poses, corners, 3) world units a frame, from the same board a moment before and after; 0 where there is none."""
     out = np.zeros_like(placed.world)
@@ -203,22 +220,30 @@ def _changes(fit: Linearised, free: NDArray[np.bool_], precision: Array, delays:
     return changes
 
 
-def _shapes(placed: Placed) -> list[Mistake]:
-    """Of all boards together: rows farther apart than columns, skewed, and bent (three second-order terms)."""
-    local = np.einsum("pji,pcj->pci", placed.R, placed.world - placed.t[:, None])
-    middle = np.nanmean(local, axis=1, keepdims=True)
-    size = np.nanmax(np.linalg.norm(local - middle, axis=-1), axis=1)[:, None]
-    x, y = np.moveaxis((local - middle)[..., :2], -1, 0)
+def board_shape(placed: Placed, board: int) -> Mistake:
+    """A board that is not as described: its rows farther apart than columns, skewed, and bent."""
+    mine = placed.board == board
+    first = int(np.argmax(mine))
+    local = (placed.world[first] - placed.t[first]) @ placed.R[first]
+    warp = np.nan_to_num(shape_directions(local))
+    world = np.where(mine[:, None, None, None], np.einsum("pij,cjk->pcik", placed.R, warp), 0.0)
+    parts = tuple(
+        np.nan_to_num(np.stack([_by_world(placed, v, world[..., k]) for k in range(world.shape[-1])], axis=-1))
+        for v in range(len(placed.rig))
+    )
+    return Mistake("shape", -1, 0, parts)
+
+
+def shape_directions(points: Array) -> Array:
+    """(n, 3, 5) how corners (n, 3) in their board's frame, NaN = another board's, move with five numbers: y by y, x by
+    y, and z by the second-order terms of x and y, over the board's size."""
+    away = points - np.nanmean(points, axis=0)
+    size = np.nanmax(np.linalg.norm(away, axis=-1))
+    x, y = away[:, 0], away[:, 1]
     zero = np.zeros_like(x)
     along = [(zero, y, zero), (y, zero, zero)]
     along += [(zero, zero, bend) for bend in (x * x / size, x * y / size, y * y / size)]
-    warp = np.stack([np.stack(column, axis=-1) for column in along], axis=-1)
-    world = np.einsum("pij,pcjk->pcik", placed.R, warp)
-    parts = tuple(
-        np.stack([_by_world(placed, v, world[..., k]) for k in range(world.shape[-1])], axis=-1)
-        for v in range(len(placed.rig))
-    )
-    return [Mistake("shape", -1, 0, parts)]
+    return np.stack([np.stack(column, axis=-1) for column in along], axis=-1)
 
 
 def _lenses(placed: Placed, given: Sequence[int]) -> list[Mistake]:

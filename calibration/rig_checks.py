@@ -166,7 +166,7 @@ def _shape(found: Explained, placed: Placed) -> Finding:
     if sag > max(abs(stretch), abs(shear)) * size:
         return Finding(
             "bent_board", (), f"it is bent by {sag:.2f} {unit}, which makes {found.effect_px:.2f} px",
-            "fix the print to a flat, stiff plate and film again", sag, 0.0, unit,
+            "fix the print to a flat, stiff plate and film again, or set bend = true under [calibrate]", sag, 0.0, unit,
         )  # fmt: skip
     return Finding(
         "wrong_board_geometry", (),

@@ -20,7 +20,7 @@ FLOORS = {
         ["detection", "synthetic", "files", "evidence", "drift_report", "timing", "scores"],
         ["extrinsics", "bundle", "tracks", "hypotheses"],
         ["determination", "mishaps", "footage_checks", "explanations", "precision", "world", "drift"],
-        ["intrinsics", "clocks"],
+        ["intrinsics", "clocks", "bending"],
         ["held"],
         ["report", "lens_checks", "inspection"],
         ["rig_checks"],
