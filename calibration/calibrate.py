@@ -20,7 +20,7 @@ from calibration.errors import InputError, nearest_name
 from calibration.extrinsics import ExtrinsicsOptions, initial_rig
 from calibration.footage_checks import BROKEN, check_footage, refuse_mirrored
 from calibration.held import FINE, ROUGH, Knowledge, Start, adjust_determined, weak_priors
-from calibration.intrinsics import IntrinsicsEstimate, IntrinsicsOptions, estimate_intrinsics
+from calibration.intrinsics import IntrinsicsEstimate, IntrinsicsOptions, estimate_intrinsics, refined_intrinsics
 from calibration.lenses import free_parameters
 from calibration.planar import MIN_CORNERS
 from calibration.report import CalibrationReport, corner_residuals, make_report, rms
@@ -47,6 +47,7 @@ class CalibrationOptions:
     """focal_tolerance: relative standard deviation above which a focal length is not determined by the footage.
     reject_sigmas: a corner farther from its board than this many times its camera's noise is a misdetection.
     clocks: find out how far the cameras are out of step, where the times of the moments are known.
+    refine: the given intrinsics are adjusted, too, from what they are on.
     bend: the boards may be bent, skewed, and stretched one way; their shape is found with the rig.
     audit: find out what the rig is worth, too: the report's held-out error, findings and precision.
     intrinsics, extrinsics: options of these two steps."""
@@ -54,6 +55,7 @@ class CalibrationOptions:
     focal_tolerance: float = 0.01
     reject_sigmas: float = 10.0
     clocks: bool = True
+    refine: bool = False
     bend: bool = False
     audit: bool = True
     intrinsics: IntrinsicsOptions = field(default_factory=IntrinsicsOptions)
@@ -80,7 +82,8 @@ def calibrate_rig(
     *,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Calibration:
-    """Place all cameras, and find the intrinsics of those that are not in `intrinsics` (by name), which are held.
+    """Place all cameras, and find the intrinsics of those that are not in `intrinsics` (by name), which are held unless
+    they shall be refined.
 
     A focal length that the footage does not determine to `options.focal_tolerance` is held, with all intrinsics of its
     camera, at the better known of two values: from the camera's own images, or from the rig; the report names it. Other
@@ -97,6 +100,8 @@ def calibrate_rig(
         if name not in given:
             alone[name] = estimate_intrinsics(detections, name, options.intrinsics)
             start[name] = alone[name].intrinsics
+        elif options.refine:
+            alone[name] = refined_intrinsics(detections, name, given[name], options.intrinsics)
         tell()
     first = initial_rig(detections, start, options.extrinsics)
     footage = check_footage(detections)

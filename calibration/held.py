@@ -87,9 +87,11 @@ def adjust_determined(
 
 
 def weak_priors(alone: Mapping[str, IntrinsicsEstimate]) -> dict[str, tuple[Array, Array]]:
-    """Mean and sigma (12,) of intrinsics of ordinary cameras with images of this size, by name."""
+    """Mean and sigma (12,) of what was known of intrinsics before, by name: of ordinary cameras with images of this
+    size, where nothing was."""
     priors = {
-        name: prior_intrinsics(own.intrinsics.size, own.focal, lens_of(own.intrinsics)) for name, own in alone.items()
+        name: own.prior or prior_intrinsics(own.intrinsics.size, own.focal, lens_of(own.intrinsics))
+        for name, own in alone.items()
     }
     return {name: (prior.parameters, sigma) for name, (prior, sigma) in priors.items()}
 

@@ -27,7 +27,7 @@ from calibration.transforms import apply
 if TYPE_CHECKING:
     from calibration.board import BoardDetections
 
-__all__ = ["IntrinsicsEstimate", "IntrinsicsOptions", "estimate_intrinsics"]
+__all__ = ["IntrinsicsEstimate", "IntrinsicsOptions", "estimate_intrinsics", "refined_intrinsics"]
 
 Array = NDArray[np.float64]
 
@@ -44,6 +44,8 @@ MOST_GAIN = 0.5
 """and what more or less than this share counts no more: a block that a lens cannot explain at all is one block."""
 LEAST_SIGMAS = 2.5
 """Standard errors over blocks of frames by which it must save."""
+REFINED = 0.01
+"""Of focal lengths, and of the image for the principal point: how well intrinsics to be refined are known (SD)."""
 LOSS, LOSS_SCALE = "huber", 3.0
 MOST_INFLATION = 10.0
 SOLVER = SolverOptions(cost_tolerance=1e-6, initial_damping=1e-6)
@@ -69,13 +71,15 @@ class IntrinsicsOptions:
 class IntrinsicsEstimate:
     """intrinsics: the most probable ones. covariance (12, 12): theirs, over INTRINSIC_PARAMETERS, errors within images
     included, 0 where not sought. noise: px, scatter of one coordinate of the corners. n_boards: boards
-    used. reason: why it is this kind of lens."""
+    used. reason: why it is this kind of lens. prior: what was known before, with sigma (12,); None = that it is an
+    ordinary lens."""
 
     intrinsics: Intrinsics
     covariance: Array
     noise: float
     n_boards: int
     reason: str = ""
+    prior: tuple[Intrinsics, Array] | None = None
 
     @property
     def sigma(self) -> Array:
@@ -141,6 +145,19 @@ def estimate_intrinsics(
     covariance = best.rig.covariance[6:, 6:] / best.variance
     noise = corner_noise(best.residuals, int(free.sum()) + 6 * int(np.isfinite(best.board_t[..., 0]).sum()))
     return IntrinsicsEstimate(best.rig.cameras[0].intrinsics, covariance, noise, len(alone.frame), reason)
+
+
+def refined_intrinsics(
+    detections: BoardDetections, view: str, known: Intrinsics, options: IntrinsicsOptions | None = None
+) -> IntrinsicsEstimate:
+    """As above, of a camera whose intrinsics are known about as well as REFINED says, and its lens for certain."""
+    options = options or IntrinsicsOptions()
+    lens = lens_of(known)
+    own = estimate_intrinsics(detections, view, replace(options, lens={**options.lens, view: lens}))
+    sigma = prior_intrinsics(known.size, lens=lens)[1]
+    sigma[:4] = REFINED * np.array([*known.parameters[:2], max(known.size), max(known.size)])
+    covariance = np.diag(np.where(np.isfinite(sigma), sigma, 0.0) ** 2)
+    return replace(own, intrinsics=known, covariance=covariance, reason="as given", prior=(known, sigma))
 
 
 def _most_ordinary(alone: BoardDetections, view: str) -> tuple[_Fit, str]:
