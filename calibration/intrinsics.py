@@ -199,8 +199,10 @@ def _first(alone: BoardDetections, view: str, lens: Lens, like: Intrinsics | Non
     for _ in range(2):  # a board that began in the wrong one of its two poses begins in the right one then
         result, options = _adjusted(alone, start, prior, 1.0, 1.0)
         start = result.rig.cameras[0].intrinsics
-        off = np.sqrt(np.nanmean((result.residuals[0] ** 2).sum(axis=-1), axis=-1))
-        if np.nanmax(off) < WRONG_POSE * np.nanmedian(off):
+        squared = (result.residuals[0] ** 2).sum(axis=-1)
+        seen = np.isfinite(squared).sum(axis=1)
+        off = np.sqrt(np.where(np.isfinite(squared), squared, 0.0).sum(axis=1)[seen > 0] / seen[seen > 0])
+        if off.max(initial=0.0) < WRONG_POSE * np.median(off):
             break
     return _First(result, float(corner_losses(result.residuals, alone, options).sum()))
 
