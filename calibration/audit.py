@@ -87,8 +87,8 @@ def audit(
     vague = {name for name, lens in alone.items() if lens.focal_sigma > VAGUE * lens.focal}
     vague &= {camera.name for camera in report.cameras if camera.reason}
     findings = [f for f in findings if f.kind not in LIKE_A_LENS or not vague & set(f.cameras)]
-    explained = any(f.kind in BOARD or (f.grave and f.kind != "hardly_linked") for f in findings)
-    findings += check_cameras(report.cameras, noise, explained)
+    mistakes = {f.kind for f in findings if f.kind in BOARD or f.grave} - {"hardly_linked"}
+    findings += check_cameras(report.cameras, noise, mistakes)
     if any(camera.reason for camera in report.cameras):
         findings = [f for f in findings if not (f.slight and f.kind in LIKE_A_LENS and f.unit != "s")]
     harmless = {finding.kind for finding in findings} <= {"clipped_coverage", "hardly_linked", "focal_unknown"}

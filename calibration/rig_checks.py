@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -290,13 +290,15 @@ def check_collapsed(rig: CameraRig, middle: Array) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
-def check_cameras(cameras: Sequence[CameraReport], noise: Mapping[str, float], explained: bool) -> tuple[Finding, ...]:
-    """Blur, offsets made up for; and, where no mistake is found that would bring them about, focal lengths that are not
+def check_cameras(
+    cameras: Sequence[CameraReport], noise: Mapping[str, float], mistakes: Collection[str]
+) -> tuple[Finding, ...]:
+    """Blur, offsets made up for; and, unless mistakes (kinds of findings) bring them about, focal lengths that are not
     determined, misfit and rejected corners. noise: px, scatter of a camera's corners in its own images alone."""
     findings = []
     for camera in cameras:
         who, alone = (camera.name,), noise[camera.name]
-        if camera.reason and not explained:
+        if camera.reason and not set(mistakes) - {"sync_jitter"}:
             findings.append(
                 Finding(
                     "focal_unknown", who, f"its focal length is not determined by this footage: {camera.reason}",
@@ -314,7 +316,7 @@ def check_cameras(cameras: Sequence[CameraReport], noise: Mapping[str, float], e
                     "px",
                 )
             )  # fmt: skip
-        if camera.noise > MOST_MISFIT * alone and not explained:
+        if camera.noise > MOST_MISFIT * alone and not mistakes:
             findings.append(
                 Finding(
                     "misfit", who,
@@ -323,7 +325,7 @@ def check_cameras(cameras: Sequence[CameraReport], noise: Mapping[str, float], e
                     "was moved", camera.noise, MOST_MISFIT * alone, "px", slight=camera.noise < SLIGHT_PX,
                 )
             )  # fmt: skip
-        if camera.rejected > MOST_REJECTED * camera.corners and not explained:
+        if camera.rejected > MOST_REJECTED * camera.corners and not mistakes:
             findings.append(
                 Finding(
                     "rejected_corners", who, f"{camera.rejected} of {camera.corners} corners rejected",
