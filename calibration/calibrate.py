@@ -95,14 +95,8 @@ def calibrate_rig(
     options, given = options or CalibrationOptions(), intrinsics or {}
     tell = _steps(progress, len(detections.view_names) + 4)
     _check(detections, given, options)
-    alone, start = {}, dict(given)
-    for name in detections.view_names:
-        if name not in given:
-            alone[name] = estimate_intrinsics(detections, name, options.intrinsics)
-            start[name] = alone[name].intrinsics
-        elif options.refine:
-            alone[name] = refined_intrinsics(detections, name, given[name], options.intrinsics)
-        tell()
+    alone = _alone(detections, options, given, tell)
+    start = {**given, **{name: own.intrinsics for name, own in alone.items()}}
     first = initial_rig(detections, start, options.extrinsics)
     footage = check_footage(detections)
     seek = options.clocks and not any(finding.kind in BROKEN for finding in footage)
@@ -136,6 +130,20 @@ def calibrate_rig(
         report = replace(report, findings=findings, precision=precision)
     tell()
     return Calibration(result.rig, report, result.board_R, result.board_t, detections)
+
+
+def _alone(
+    detections: BoardDetections, options: CalibrationOptions, given: Mapping[str, Intrinsics], tell: Callable[[], None]
+) -> dict[str, IntrinsicsEstimate]:
+    """What each camera's own images say of its intrinsics, where these are sought."""
+    found = {}
+    for name in detections.view_names:
+        if name not in given:
+            found[name] = estimate_intrinsics(detections, name, options.intrinsics)
+        elif options.refine:
+            found[name] = refined_intrinsics(detections, name, given[name], options.intrinsics)
+        tell()
+    return found
 
 
 def _steps(progress: Callable[[str, int, int], None] | None, total: int) -> Callable[[], None]:

@@ -114,12 +114,8 @@ class _Blocks:
         posed = np.flatnonzero(np.isfinite(result.board_t.reshape(len(result.board_t), -1)).any(axis=1))
         frames = np.array_split(np.flatnonzero(seen), min(n_blocks, len(posed)))
         data = replace(options, priors={})
-        whole, _ = schur_reduced(board_system(result.rig, result.board_R, result.board_t, detections, data))
-        parts = [
-            schur_reduced(board_system(result.rig, *_only(result, block), detections, data))
-            if np.isin(block, posed).any() else (np.zeros_like(whole), np.zeros(len(whole)))
-            for block in frames
-        ]  # fmt: skip
+        parts = [_equations(result, detections, data, block) for block in frames]
+        whole = np.sum([H for H, _ in parts], axis=0)
         free = np.diagonal(whole) > 0
         precision = np.zeros((len(result.rig), len(whole) // len(result.rig)))
         for name, (_, sigma) in options.priors.items():
@@ -159,11 +155,24 @@ def corner_noise(residuals: Array, n_parameters: int = 0) -> float:
     return float(np.median(size) / NORMAL_QUARTILE * np.sqrt(len(size) / max(len(size) - n_parameters, 1)))
 
 
-def _only(result: BundleResult, frames: NDArray[np.intp]) -> tuple[Array, Array]:
-    """The board poses of these frames; NaN elsewhere."""
-    R, t = np.full_like(result.board_R, np.nan), np.full_like(result.board_t, np.nan)
-    R[frames], t[frames] = result.board_R[frames], result.board_t[frames]
-    return R, t
+def _equations(
+    result: BundleResult, detections: BoardDetections, options: BundleOptions, frames: NDArray[np.intp]
+) -> tuple[Array, Array]:
+    """Normal equations and gradient of the cameras by these frames; 0 where no board is placed in them."""
+    R, t, part = result.board_R[frames], result.board_t[frames], detections
+    if not np.isfinite(t).any():
+        width = len(RIG_PARAMETERS) + (2 if options.clocks else 0)
+        n = width * len(result.rig)
+        return np.zeros((n, n)), np.zeros(n)
+    if options.clocks:  # a drift is about the middle of all
+        R, t = np.full_like(result.board_R, np.nan), np.full_like(result.board_t, np.nan)
+        R[frames], t[frames] = result.board_R[frames], result.board_t[frames]
+    else:
+        part = replace(
+            detections, frame=detections.frame[frames], time=detections.time[frames],
+            corners=detections.corners[:, frames], sigma=detections.sigma[:, frames], delay=None,
+        )  # fmt: skip
+    return schur_reduced(board_system(result.rig, R, t, part, options))
 
 
 def _inverse(matrix: Array, own: Array) -> Array:
