@@ -59,17 +59,21 @@ def refuse_mirrored(detections: BoardDetections) -> None:
 def mirrored_views(detections: BoardDetections) -> tuple[str, ...]:
     """Cameras in which most boards run the wrong way round: x to the right and y down on the board turn clockwise in
     the image, as they do on it."""
-    index, points = np.asarray(detections.board_index), np.asarray(detections.object_points)[:, :2]
+    index, points = detections.side_index, np.asarray(detections.object_points)[:, :2]
+    facing = np.concatenate(
+        [1 - 2 * board.side for board in detections.boards]
+    )  # a back, in the front's frame, runs back
     wrong = []
     for name, xy in zip(detections.view_names, detections.corners, strict=True):
         signs = []
-        for b in range(len(detections.boards)):
-            own = index == b
+        for side in np.unique(index):
+            own = index == side
             for corners in xy[:, own]:
                 seen = np.isfinite(corners[:, 0])
                 if seen.sum() >= MIN_CORNERS:
                     plane = np.column_stack((points[own][seen], np.ones(seen.sum())))
-                    signs.append(np.sign(np.linalg.det(np.linalg.lstsq(plane, corners[seen], rcond=None)[0][:2])))
+                    turn = np.linalg.det(np.linalg.lstsq(plane, corners[seen], rcond=None)[0][:2])
+                    signs.append(np.sign(turn) * facing[own][0])
         if signs and np.mean(np.array(signs) < 0) > 0.5:
             wrong.append(name)
     return tuple(wrong)

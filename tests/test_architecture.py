@@ -12,9 +12,9 @@ ROOT = Path(__file__).parent.parent
 # Lowest floor first. A module imports only from lower floors of its own package; pose3d may import calibration.
 FLOORS = {
     "calibration": [
-        ["errors", "findings"],
-        ["transforms", "solver", "corners"],
-        ["camera", "board", "footage"],
+        ["errors", "findings", "dictionaries"],
+        ["transforms", "solver", "corners", "board"],
+        ["camera", "board_corners", "footage"],
         ["rig", "consensus", "lenses", "board_check"],
         ["geometry", "motion", "normal_equations", "planar"],
         ["detection", "synthetic", "files", "evidence", "drift_report", "timing", "scores"],

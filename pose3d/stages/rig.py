@@ -82,8 +82,7 @@ def calibrate_footage(
         timeline = _timeline(sources, sync)
         detections = _detected(sources, boards, detect, timeline, plan.unfinished / "boards", progress)
         calibration = calibrate_rig(detections, calibrate, known or None)
-        frames = None if timeline is None else {name: timeline.frame[:, timeline.view(name)] for name in sources}
-        report = calibration.report.with_findings(inspect_footage(sources, detections, frames))
+        report = calibration.report.with_findings(inspect_footage(sources, detections))
         world = told.get("world") or WorldOptions()
         placed = calibration.rig, calibration.board_R, calibration.board_t, calibration.detections
         rig, said = place_rig(calibration.rig, world, lambda: on_board(*placed, world.floor_frame or 0))

@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+from calibration import board_check
 from calibration import detection as module
-from calibration.board import Board, Pattern, detect_board
+from calibration.board import Board, Pattern
+from calibration.board_corners import detect_board
 from calibration.detection import DetectionOptions, detect_boards, find_pattern
 from calibration.errors import InputError
 from calibration.footage import open_footage
@@ -185,12 +187,12 @@ def test_no_board_anywhere_says_which_dictionaries_were_seen(tmp_path: Path) -> 
     blank = {"one": folder(tmp_path / "blank", {0: NOTHING})}
     with pytest.raises(InputError, match="nor markers of a known dictionary"):
         detect_boards(blank, BOARD)
-    assert module._smallest("DICT_4X4_1000", 49) == "DICT_4X4_50"
-    assert module._smallest("DICT_4X4_1000", 50) == "DICT_4X4_100"
-    assert module._smallest("DICT_4X4_1000", 999) == "DICT_4X4_1000"
-    assert module._smallest("DICT_ARUCO_ORIGINAL", 5) == "DICT_ARUCO_ORIGINAL"
-    assert module._FAMILIES[0] == "DICT_4X4_1000"
-    assert len(module._FAMILIES) == 10
+    assert board_check._smallest("DICT_4X4_1000", 49) == "DICT_4X4_50"
+    assert board_check._smallest("DICT_4X4_1000", 50) == "DICT_4X4_100"
+    assert board_check._smallest("DICT_4X4_1000", 999) == "DICT_4X4_1000"
+    assert board_check._smallest("DICT_ARUCO_ORIGINAL", 5) == "DICT_ARUCO_ORIGINAL"
+    assert board_check._FAMILIES[0] == "DICT_4X4_1000"
+    assert len(board_check._FAMILIES) == 10
 
 
 def test_footage_that_cannot_be_read_names_the_camera(tmp_path: Path, two: dict[str, Path]) -> None:
