@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calibration.errors import InputError
-from calibration.files import load_board, load_rig
+from calibration.files import load_boards, load_rig
 from calibration.files.atomic import write_bytes
 from calibration.footage import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from pose3d.session import ENDINGS, LabelTable, Patterns, Session, find_files, find_labels, find_recordings
@@ -93,7 +93,7 @@ def look_around(folder: Path) -> Findings:
         for name in recordings or ("",):
             cameras |= dict.fromkeys(find_files(session, what, name))
     tomls = _ending(files, (".toml",))
-    board = next((p for p in tomls if _reads(load_board, folder / p)), None)
+    board = next((p for p in tomls if _reads(load_boards, folder / p)), None)
     rigs = [p for p in tomls if _reads(load_rig, folder / p) or _reads(_rig_in_no_unit, folder / p)]
     unit = None if not rigs or not _reads(load_rig, folder / rigs[0]) else load_rig(folder / rigs[0]).unit
     found = Findings(patterns, tuple(cameras), recordings, board, rigs[0] if rigs else None, unit)

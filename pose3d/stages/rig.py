@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from calibration.calibrate import CalibrationOptions, calibrate_rig
 from calibration.camera import Intrinsics
 from calibration.detection import DetectionOptions, detect_boards
 from calibration.errors import InputError, nearest_name
-from calibration.files import load_board, load_rig, save_rig
+from calibration.files import load_boards, load_rig, save_rig
 from calibration.files.atomic import write_bytes
 from calibration.files.calibration_toml import covariance_path
 from calibration.footage import open_footage
@@ -37,7 +37,7 @@ CALIBRATE_VERSION, TAKE_VERSION, RESETTLE_VERSION = 3, 1, 1
 def calibrate_footage(
     output: Path,
     sources: Mapping[str, Path],
-    board: Path | Board,
+    board: Path | Board | Sequence[Board],
     *,
     intrinsics: Mapping[str, Path] | Path | None = None,
     options: Mapping[str, Any] | None = None,
@@ -47,7 +47,8 @@ def calibrate_footage(
     """Calibrate a rig from footage of boards; writes `output`, and beside it its covariance, `<stem>.report.json` and
     the same as a page with pictures, `<stem>.html`.
 
-    sources: {camera: video or folder of images}. intrinsics: {camera: footage of that camera alone}, or a calibration
+    sources: {camera: video or folder of images}. board: the boards, or the file that describes them. intrinsics:
+    {camera: footage of that camera alone}, or a calibration
     file whose intrinsics are taken as they are. options: by table, `detect`, `calibrate`, `world`, `sync_calibration`.
     Raises InputError.
     """
@@ -59,7 +60,7 @@ def calibrate_footage(
     detect, calibrate = told.get("detect") or DetectionOptions(), told.get("calibrate") or CalibrationOptions()
     sync = told.get("sync_calibration") or SyncOptions()
     inputs: dict[str, Any] = {f"calibration.{name}": fingerprint_source(path) for name, path in sources.items()}
-    inputs["board"] = board if isinstance(board, Board) else fingerprint_source(board)
+    inputs["board"] = fingerprint_source(board) if isinstance(board, Path) else board
     if isinstance(intrinsics, Path):
         inputs["intrinsics"] = fingerprint_source(intrinsics)
     elif intrinsics:
@@ -77,7 +78,7 @@ def calibrate_footage(
     )
 
     def work() -> dict[str, Any]:
-        boards = board if isinstance(board, Board) else load_board(board)
+        boards = _boards(board)
         known = _known_intrinsics(intrinsics, sources, boards, detect, calibrate.intrinsics, progress)
         timeline = _timeline(sources, sync)
         detections = _detected(sources, boards, detect, timeline, plan.unfinished / "boards", progress)
@@ -168,7 +169,7 @@ def resettle_footage(
 
     def work() -> dict[str, Any]:
         timeline, cache = _timeline(used, SyncOptions()), plan.unfinished / "boards"
-        detections = _detected(used, load_board(board), DetectionOptions(), timeline, cache, progress)
+        detections = _detected(used, load_boards(board), DetectionOptions(), timeline, cache, progress)
         found = resettle_cameras(rig, moved, detections, options)
         save_rig(output, found.rig)
         return {"text": found.text}
@@ -181,9 +182,15 @@ def _told(world: WorldOptions | None) -> dict[str, Any]:
     return {} if world is None else {"world": world}
 
 
+def _boards(told: Path | Board | Sequence[Board]) -> tuple[Board, ...]:
+    if isinstance(told, Path):
+        return load_boards(told)
+    return (told,) if isinstance(told, Board) else tuple(told)
+
+
 def _detected(
     sources: Mapping[str, Path],
-    board: Board,
+    boards: Sequence[Board],
     options: DetectionOptions,
     timeline: Timeline | None,
     cache: Path,
@@ -191,9 +198,9 @@ def _detected(
 ) -> BoardDetections:
     """Boards in the footage; of videos also when each picture was taken, as far as it is known."""
     if timeline is None:
-        return detect_boards(sources, board, options, cache=cache, progress=progress)
+        return detect_boards(sources, boards, options, cache=cache, progress=progress)
     frames = {name: timeline.frame[:, timeline.view(name)] for name in sources}
-    found = detect_boards(sources, board, options, frames=frames, cache=cache, progress=progress)
+    found = detect_boards(sources, boards, options, frames=frames, cache=cache, progress=progress)
     rows = found.frame
     delay = np.stack([-timeline.shift[rows, timeline.view(name)] for name in found.view_names]) / timeline.fps
     return replace(found, time=timeline.time[rows], delay=delay)
@@ -217,7 +224,7 @@ def _timeline(sources: Mapping[str, Path], sync: SyncOptions) -> Timeline | None
 def _known_intrinsics(
     given: Mapping[str, Path] | Path | None,
     sources: Mapping[str, Path],
-    board: Board,
+    boards: Sequence[Board],
     options: DetectionOptions,
     estimate: IntrinsicsOptions,
     progress: Progress | None,
@@ -233,5 +240,5 @@ def _known_intrinsics(
             raise InputError(
                 f"intrinsics: camera '{name}' has no footage with the others; {nearest_name(name, sources)}"
             )
-    alone = {name: detect_boards({name: path}, board, options, progress=progress) for name, path in given.items()}
+    alone = {name: detect_boards({name: path}, boards, options, progress=progress) for name, path in given.items()}
     return {name: estimate_intrinsics(detections, name, estimate).intrinsics for name, detections in alone.items()}

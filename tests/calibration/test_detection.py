@@ -11,7 +11,7 @@ import pytest
 
 from calibration import board_check
 from calibration import detection as module
-from calibration.board import Board, Pattern
+from calibration.board import Back, Board, Pattern
 from calibration.board_corners import detect_board
 from calibration.detection import DetectionOptions, detect_boards, find_pattern
 from calibration.errors import InputError
@@ -166,6 +166,33 @@ def test_two_boards_in_one_footage(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.board_index, [0] * 12 + [1] * 6)
     seen = np.isfinite(found.sigma[0])
     np.testing.assert_array_equal(seen, [[True] * 12 + [False] * 6, [False] * 12 + [True] * 6])
+
+
+def test_boards_of_one_dictionary_side_by_side(tmp_path: Path) -> None:
+    """In one image, each with markers of its own: each is found as if it were alone."""
+    boards = (BOARD, Board(5, 4, 20.0, 15.0, "DICT_5X5_50", first_marker=10))
+    picture = np.concatenate([view(board, shift) for board, shift in zip(boards, (0, 12), strict=True)], axis=1)
+    found = detect_boards({"cam": folder(tmp_path / "cam", {0: picture, 1: picture})}, boards)
+    assert np.isfinite(found.corners).all()
+    apart = found.corners[0, 0, 12:] - found.corners[0, 0, :12] - [WIDTH, 0]
+    np.testing.assert_allclose(apart, np.tile([12.0, 6.0], (12, 1)), atol=0.1)
+    with pytest.raises(InputError, match="board 1 and board 2 have the markers 0 to 9 of DICT_5X5_50 both"):
+        detect_boards({"cam": tmp_path / "cam"}, (BOARD, BOARD))
+    with pytest.raises(InputError, match=r"5 x 4 squares, DICT_5X5_100 from marker 80 on, found in no image"):
+        detect_boards({"cam": tmp_path / "cam"}, Board(5, 4, 20.0, 15.0, "DICT_5X5_100", first_marker=80))
+
+
+def test_a_board_with_two_sides(tmp_path: Path) -> None:
+    board = Board(5, 4, 20.0, 15.0, "DICT_5X5_50", back=Back(20, 4.0, "left_right"))
+    front, back = board.sides
+    found = detect_boards({"cam": folder(tmp_path / "cam", {0: view(front, 3), 1: view(back, 3)})}, board)
+    seen = np.isfinite(found.sigma[0])
+    np.testing.assert_array_equal(seen, [[True] * 12 + [False] * 12, [False] * 12 + [True] * 12])
+    np.testing.assert_allclose(found.corners[0, 1, 12:], found.corners[0, 0, :12], atol=0.1)
+    np.testing.assert_array_equal(found.side_index, [0] * 12 + [1] * 12)
+    other = Board(4, 5, 20.0, 15.0, "DICT_5X5_50", back=Back(20, 4.0, "left_right"))
+    with pytest.raises(InputError, match="columns and rows are exchanged"):
+        detect_boards({"cam": tmp_path / "cam"}, other)
 
 
 def test_a_camera_without_board_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
