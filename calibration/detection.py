@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from calibration.board_check import mirrored_share, refuse_other_board, told_of_
 from calibration.board_corners import detect_board, find_markers
 from calibration.errors import InputError, nearest_name
 from calibration.footage import Footage, open_footage
+from calibration.omissions import FrameNumbers, check_numbers, left_out, masked, read_masks
 
 __all__ = ["DetectionOptions", "detect_boards", "find_pattern"]
 
@@ -44,13 +45,18 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class DetectionOptions:
-    """step: only every step-th moment of the footage is looked at."""
+    """step: only every step-th moment of the footage is looked at. leave_out: camera, or "all" -> numbers of frames in
+    its own footage, single ones and ranges (first, last), that are not. masks: camera -> image of the size of its
+    images, black where corners are to be ignored."""
 
     step: int = 1
+    leave_out: Mapping[str, FrameNumbers] = field(default_factory=dict)
+    masks: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.step < 1:
             raise InputError(f"step: expected 1 or more, got {self.step}")
+        check_numbers(self.leave_out)
 
 
 def detect_boards(
@@ -72,7 +78,8 @@ def detect_boards(
     Whether a board is white on black, and of the pattern before OpenCV 4.7, is found out. Cameras that show no board
     are warned of. Raises InputError naming camera and file for footage that cannot be read or breaks off, videos of
     unequal length without `frames`, footage without any board (with the dictionaries that were seen), mirrored footage,
-    another board than the one described, and boards that an image cannot tell apart.
+    another board than the one described, boards that an image cannot tell apart, and as `omissions` does for frames to
+    leave out and masks that do not fit.
     """
     options = options or DetectionOptions()
     boards = (boards,) if isinstance(boards, Board) else tuple(boards)
@@ -81,7 +88,9 @@ def detect_boards(
     refuse_alike(boards)
     with ExitStack() as stack:
         footage = {name: stack.enter_context(_open(name, path)) for name, path in sources.items()}
+        counts_at = read_masks(options.masks, footage)
         moments, numbers = _moments(footage, frames)
+        numbers = left_out(numbers, footage, options.leave_out)
         moments, numbers = moments[:: options.step], {name: rows[:: options.step] for name, rows in numbers.items()}
         patterns = [find_pattern(footage, board) for board in boards]
         for board, pattern in zip(boards, patterns, strict=True):
@@ -93,6 +102,8 @@ def detect_boards(
             report = _counted(progress, done, sum(counts.values()))
             found[name] = _camera(name, reel, numbers[name], boards, patterns, cache, report)
             done += counts[name]
+            if name in counts_at:
+                found[name] = masked(name, *found[name], counts_at[name])
         corners = np.stack([xy for xy, _ in found.values()])
         blind = {name: footage[name] for name, (xy, _) in found.items() if np.isnan(xy).all()}
         _refuse_mirrored(blind, boards, patterns)
@@ -106,7 +117,8 @@ def detect_boards(
         sizes = np.array([reel.size for reel in footage.values()], dtype=np.int64)
         sigma = np.stack([sigma for _, sigma in found.values()])
         time = _times(footage, numbers)
-    return BoardDetections(tuple(footage), boards, sizes, moments, time, corners, sigma, index)
+        own = np.stack([np.where(at < 0, -1, footage[name].frame_numbers[at]) for name, at in numbers.items()])
+    return BoardDetections(tuple(footage), boards, sizes, moments, time, corners, sigma, index, own_number=own)
 
 
 def find_pattern(footage: Mapping[str, Footage], board: Board) -> Pattern:

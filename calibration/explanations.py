@@ -1,8 +1,8 @@
 """Which mistake explains why the cameras do not agree on where the board is?
 
 Each candidate mistake adds a few parameters to the fit: a camera's delay, a camera's place from some frame on, its
-given lens, the board's true shape. The one that explains most is taken, then the next beside it, for as long as what it
-explains is beyond chance and large enough to matter; so a late camera is not also called moved.
+given lens, the board's true shape, where its back lies. The one that explains most is taken, then the next beside it,
+for as long as what it explains is beyond chance and large enough to matter; so a late camera is not also called moved.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ ALIKE = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Mistake:
-    """kind: delay, move, lens, shape. view: of the camera, -1 for the board. start: pose index of a change, else 0.
-    matrix: (poses, corners, 2, k) px of each of k parameters, in the views that see it."""
+    """kind: delay, move, lens, shape, back. view: of the camera, -1 for the board. start: pose index of a change, else
+    0. matrix: (poses, corners, 2, k) px of each of k parameters, in the views that see it."""
 
     kind: str
     view: int
@@ -198,7 +198,8 @@ def _changes(fit: Linearised, free: NDArray[np.bool_], precision: Array, delays:
 
 
 def _shapes(placed: Placed) -> list[Mistake]:
-    """Of all boards together: rows farther apart than columns, skewed, and bent (three second-order terms)."""
+    """Of all boards together: rows farther apart than columns, skewed, and bent (three second-order terms); and, where
+    there are backs, how they are shifted against the fronts, in these boards' own axes."""
     local = np.einsum("pji,pcj->pci", placed.R, placed.world - placed.t[:, None])
     middle = np.nanmean(local, axis=1, keepdims=True)
     size = np.nanmax(np.linalg.norm(local - middle, axis=-1), axis=1)[:, None]
@@ -207,12 +208,19 @@ def _shapes(placed: Placed) -> list[Mistake]:
     along = [(zero, y, zero), (y, zero, zero)]
     along += [(zero, zero, bend) for bend in (x * x / size, x * y / size, y * y / size)]
     warp = np.stack([np.stack(column, axis=-1) for column in along], axis=-1)
-    world = np.einsum("pij,pcjk->pcik", placed.R, warp)
+    shapes = [_of_boards("shape", placed, np.einsum("pij,pcjk->pcik", placed.R, warp))]
+    if placed.side.any():
+        shapes.append(_of_boards("back", placed, placed.R[:, None] * (placed.side == 1)[:, None, None]))
+    return shapes
+
+
+def _of_boards(kind: str, placed: Placed, world: Array) -> Mistake:
+    """world: (poses, corners, 3, k) where corners move with each of k parameters."""
     parts = tuple(
-        np.stack([_by_world(placed, v, world[..., k]) for k in range(world.shape[-1])], axis=-1)
+        np.nan_to_num(np.stack([_by_world(placed, v, world[..., k]) for k in range(world.shape[-1])], axis=-1))
         for v in range(len(placed.rig))
     )
-    return [Mistake("shape", -1, 0, parts)]
+    return Mistake(kind, -1, 0, parts)
 
 
 def _lenses(placed: Placed, given: Sequence[int]) -> list[Mistake]:

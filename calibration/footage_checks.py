@@ -11,6 +11,7 @@ from calibration.board import BoardDetections
 from calibration.errors import InputError
 from calibration.extrinsics import camera_graph
 from calibration.findings import Finding
+from calibration.omissions import leave_out_line
 from calibration.planar import MIN_CORNERS
 
 __all__ = [
@@ -115,13 +116,13 @@ def check_frozen(detections: BoardDetections) -> tuple[Finding, ...]:
         others = np.where(np.isfinite(others), others, 0.0).max(axis=0, initial=0.0)
         still = np.flatnonzero((largest[v] < STILL_PX) & (others > MOVING_PX))
         if len(still) >= LEAST_STILL:
-            frames = tuple(int(n) for n in detections.frame[still + 1])
+            frames = tuple(int(n) for n in detections.numbers[v, still + 1])
             findings.append(
                 Finding(
                     "frozen_video", (name,),
                     f"its picture stands still in {len(still)} frames in which others see the board move, the first "
                     f"being frame {frames[0]}",
-                    "its recording stopped or repeats frames; film again, or leave these frames out",
+                    f"its recording stopped or repeats frames; film again, or {leave_out_line({name: frames})}",
                     float(len(still)), 0.0, "frames", frames,
                 )
             )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
@@ -161,6 +161,9 @@ def load_session(path: Path, data: Path | None = None, output: Path | None = Non
     for name in {"sync", "sync_calibration"} & set(names):
         if options[name].timestamps is not None:
             options[name] = replace(options[name], timestamps=data / options[name].timestamps)
+    if "detect" in options:
+        masks = {name: data / mask for name, mask in options["detect"].masks.items()}
+        options["detect"] = replace(options["detect"], masks=masks)
     if "predict" in options and options["predict"].model is not None:
         options["predict"] = replace(options["predict"], model=data / options["predict"].model)
     cameras = told["cameras"]
@@ -242,6 +245,11 @@ def _mistake(model: type[BaseModel], detail: Mapping[str, Any], where: str) -> s
     """One of pydantic's errors in the house's words: the dotted path, what is wrong, what to do."""
     path = ".".join((where, *(str(part) for part in detail["loc"])))
     if detail["type"] == "extra_forbidden":
+        for part in detail["loc"][:-1]:
+            hint = model.model_fields[part].annotation if part in model.model_fields else None
+            model = next(
+                (t for t in (hint, *get_args(hint)) if isinstance(t, type) and issubclass(t, BaseModel)), model
+            )
         return f"{path}: unknown key; {nearest_name(str(detail['loc'][-1]), model.model_fields)}"
     if detail["type"] == "unexpected_keyword_argument":
         return f"{path}: unknown key; correct it or take it out"

@@ -223,9 +223,14 @@ _TEMPLATE = """\
 # Where a calibration calls a camera otherwise: its name there = its name here.
 # rename = {{ cam_01 = "cam01" }}
 
-# The printed board that was filmed to calibrate the cameras.
+# The printed board, or boards, filmed to calibrate the cameras.
 {board_table}[board]
 {board}
+
+# What takes no part in finding it.
+# [detect]
+# leave_out.top = [12, [100, 140]]          # frames of its board footage, ranges with both ends; all = of each camera
+# masks = {{ side = "masks/side.png" }}     # an image of the size of the camera's: corners on black are ignored
 
 # A finished calibration, instead of footage of a board.
 {calibration_table}[calibration]

@@ -15,7 +15,7 @@ FLOORS = {
         ["errors", "findings", "dictionaries"],
         ["transforms", "solver", "corners", "board"],
         ["camera", "board_corners", "footage"],
-        ["rig", "consensus", "lenses", "board_check"],
+        ["rig", "consensus", "lenses", "board_check", "omissions"],
         ["geometry", "motion", "normal_equations", "planar"],
         ["detection", "synthetic", "files", "evidence", "drift_report", "timing", "scores"],
         ["extrinsics", "bundle", "tracks", "hypotheses"],

@@ -65,6 +65,7 @@ def calibrate_footage(
         inputs["intrinsics"] = fingerprint_source(intrinsics)
     elif intrinsics:
         inputs |= {f"intrinsics.{name}": fingerprint_source(path) for name, path in intrinsics.items()}
+    inputs |= _mask_fingerprints(detect)
     if sync.timestamps is not None:
         inputs["timestamps"] = fingerprint_source(sync.timestamps)
     names = (output.name, covariance_path(output).name, f"{output.stem}.report.json", f"{output.stem}.html")
@@ -73,7 +74,8 @@ def calibrate_footage(
         f"calibrate.{output.stem}",
         CALIBRATE_VERSION,
         inputs,
-        {"detect": detect, "calibrate": calibrate, "sync": replace(sync, timestamps=None)} | _told(told.get("world")),
+        {"detect": replace(detect, masks={}), "calibrate": calibrate, "sync": replace(sync, timestamps=None)}
+        | _told(told.get("world")),
         names,
     )
 
@@ -144,6 +146,7 @@ def resettle_footage(
     board: Path,
     *,
     options: MovedOptions | None = None,
+    detect: DetectionOptions | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> StageReport:
@@ -154,22 +157,22 @@ def resettle_footage(
     """
     if keep.resolve() == output.resolve():
         raise InputError(f"{output}: expected another file than the calibration to keep; give a new name as --output")
-    options = options or MovedOptions()
+    options, detect = options or MovedOptions(), detect or DetectionOptions()
     rig = load_rig(keep)
     for name in moved:
         rig.index(name)
     used = {name: path for name, path in sources.items() if name in rig.names}
     inputs: dict[str, Any] = {f"calibration.{name}": fingerprint_source(path) for name, path in used.items()}
-    inputs |= {"board": fingerprint_source(board), "keep": fingerprint_source(keep)}
+    inputs |= _mask_fingerprints(detect) | {"board": fingerprint_source(board), "keep": fingerprint_source(keep)}
     if covariance_path(keep).is_file():
         inputs["covariance"] = fingerprint_source(covariance_path(keep))
     names = (output.name, covariance_path(output).name)
-    told = {"moved": sorted(moved), "options": options}
+    told = {"moved": sorted(moved), "options": options, "detect": replace(detect, masks={})}
     plan = Plan(output.parent, f"resettle.{output.stem}", RESETTLE_VERSION, inputs, told, names)
 
     def work() -> dict[str, Any]:
         timeline, cache = _timeline(used, SyncOptions()), plan.unfinished / "boards"
-        detections = _detected(used, load_boards(board), DetectionOptions(), timeline, cache, progress)
+        detections = _detected(used, load_boards(board), detect, timeline, cache, progress)
         found = resettle_cameras(rig, moved, detections, options)
         save_rig(output, found.rig)
         return {"text": found.text}
@@ -180,6 +183,14 @@ def resettle_footage(
 def _told(world: WorldOptions | None) -> dict[str, Any]:
     """What a plan says of the world: nothing where nothing was asked for, so that earlier results stay."""
     return {} if world is None else {"world": world}
+
+
+def _mask_fingerprints(options: DetectionOptions) -> dict[str, Any]:
+    """By role, of a plan's inputs. Raises InputError for a mask that is not there."""
+    for name, path in options.masks.items():
+        if not path.is_file():
+            raise InputError(f"detect.masks.{name}: {path}: expected an image, found no file; correct the path")
+    return {f"mask.{name}": fingerprint_source(path) for name, path in options.masks.items()}
 
 
 def _boards(told: Path | Board | Sequence[Board]) -> tuple[Board, ...]:
@@ -240,5 +251,8 @@ def _known_intrinsics(
             raise InputError(
                 f"intrinsics: camera '{name}' has no footage with the others; {nearest_name(name, sources)}"
             )
-    alone = {name: detect_boards({name: path}, boards, options, progress=progress) for name, path in given.items()}
+    alone = {}
+    for name, path in given.items():
+        own = DetectionOptions(options.step, masks={n: mask for n, mask in options.masks.items() if n == name})
+        alone[name] = detect_boards({name: path}, boards, own, progress=progress)
     return {name: estimate_intrinsics(detections, name, estimate).intrinsics for name, detections in alone.items()}

@@ -137,6 +137,9 @@ def test_a_wrong_thickness_and_a_wrong_flip_show() -> None:
     right = calibrate_rig(seen, CalibrationOptions(audit=False), lenses).report.rms
     thick = replace(seen, boards=(two_sided(thickness=8.0),))
     assert calibrate_rig(thick, CalibrationOptions(audit=False), lenses).report.rms > 1.1 * right
+    (finding,) = calibrate_rig(thick, None, lenses).report.findings
+    assert finding.kind == "wrong_board_geometry"
+    assert finding.measured == pytest.approx(6.0, abs=0.2)
     turned = replace(seen, boards=(two_sided("top_bottom"),))
     assert calibrate_rig(turned, CalibrationOptions(audit=False), lenses).report.rms > 5 * right
 
