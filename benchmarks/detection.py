@@ -13,7 +13,8 @@ import time
 import cv2
 import numpy as np
 
-from calibration.board import Board, detect_board
+from calibration.board import Board
+from calibration.board_corners import detect_board
 from calibration.camera import Camera, Intrinsics
 from calibration.detection import Pattern
 from calibration.synthetic import render_board

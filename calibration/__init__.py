@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "Back": "board",
     "Board": "board",
     "BoardDetections": "board",
     "Calibration": "calibrate",
@@ -19,6 +20,7 @@ _HOME = {
     "check_rig": "drift",
     "detect_boards": "detection",
     "load_board": "files",
+    "load_boards": "files",
     "load_rig": "files",
     "place_rig": "world",
     "resettle_cameras": "moved",

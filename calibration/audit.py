@@ -108,6 +108,7 @@ def _explained(
     rig = placed.rig
     given = [v for v, name in enumerate(rig.names) if name not in alone]
     frames = np.asarray(detections.frame)[placed.frame]
+    numbers = detections.numbers[[detections.view_names.index(name) for name in rig.names]][:, placed.frame]
     found, fit = explain(placed, *freedom(rig, known.options()), frames, given)
     findings = [describe(one, placed, detections) for one in found]
     foreign = [rig.names[one.mistake.view] for one in found if one.mistake.kind == "lens"]
@@ -119,9 +120,9 @@ def _explained(
     least = SHADOW * max((one.gain for one in found), default=0.0)
     jitter = check_jitter(fit, frames, least)
     told = [finding for finding in findings if not finding.slight]
-    odd = jitter or (() if told else check_outlier_frames(fit, frames, least))
+    odd = jitter or (() if told else check_outlier_frames(fit, numbers, least))
     if odd and not jitter and not found:
-        rest = placed.without([(set(finding.cameras), set(finding.frames)) for finding in odd], frames)
+        rest = placed.without([(finding.cameras, finding.frames) for finding in odd], numbers)
         again, _ = explain(rest, *freedom(rig, known.options()), frames, given)
         findings = [describe(one, rest, detections) for one in again]
     return findings + list(odd)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.board import Board, Pattern, detect_board, find_markers
+from calibration.board import Board, Pattern
+from calibration.board_corners import detect_board, find_markers
+from calibration.dictionaries import DICTIONARIES
 from calibration.errors import InputError
 
-__all__ = ["MeasuredBoard", "edge_blur", "measure_board", "mirrored_share", "refuse_other_board"]
+__all__ = [
+    "MeasuredBoard", "edge_blur", "measure_board", "mirrored_share", "refuse_other_board", "told_of_no_board",
+]  # fmt: skip
 
 Array = NDArray[Any]
 
@@ -22,6 +26,10 @@ LEAST_MARKERS = 6
 MOST_COLUMNS = 30
 FITS, CLEARLY = 0.1, 3.0
 """Squares, rms, within which markers lie on a layout, and how many times worse the described one must be."""
+SEARCHED_IDS = 150
+"""Markers of each dictionary that are looked for where no board is found: boards use the first ones."""
+DISTINCT_MARKERS = 3
+"""Different markers of one dictionary in one image that are no accident."""
 OUTLINE_PX = 1.0
 """A marker's outline runs through the middles of its outermost pixels, so that it is smaller by this."""
 REBLUR_PX = 1.5
@@ -44,12 +52,14 @@ class MeasuredBoard:
 def measure_board(
     images: Iterable[Array], board: Board, pattern: Pattern, *, thorough: bool = True
 ) -> MeasuredBoard | None:
-    """From gray pictures; None where none shows enough markers, or none lie as on a board. Not thorough: in smaller
-    pictures, which are good for the columns."""
+    """From gray pictures of a board's side; None where none shows enough markers, or none lie as on a board. Not
+    thorough: in smaller pictures, which are good for the columns."""
     votes: list[int] = []
     shares: list[float] = []
     for gray in images:
-        markers, ids = find_markers(255 - gray if pattern.inverted else gray, board.dictionary, thorough=thorough)
+        shown, first = 255 - gray if pattern.inverted else gray, board.first_marker
+        markers, ids = find_markers(shown, board.dictionary, board.n_markers, first=first, thorough=thorough)
+        ids = ids - first
         if len(ids) < LEAST_MARKERS or np.unique(ids).size < len(ids):
             continue
         own = _misfit(markers, ids, board, board.columns, pattern.legacy)
@@ -69,7 +79,7 @@ def measure_board(
 
 
 def refuse_other_board(images: Iterable[Array], board: Board, pattern: Pattern) -> None:
-    """Raises InputError where the markers lie as on a board with another number of columns."""
+    """Raises InputError where the markers of a board's side lie as on one with another number of columns."""
     measured = measure_board(images, board, pattern, thorough=False) if board.marker_length else None
     if measured is None or measured.columns == board.columns:
         return
@@ -86,6 +96,47 @@ def mirrored_share(images: Iterable[Array], board: Board, pattern: Pattern) -> f
     """Share of the gray pictures that show the board once they are turned left to right."""
     found = [np.isfinite(detect_board(gray[:, ::-1].copy(), board, pattern)[1]).any() for gray in images]
     return float(np.mean(found)) if found else 0.0
+
+
+def told_of_no_board(boards: Sequence[Board], cameras: str, images: Iterable[Array]) -> str:
+    """What to say when no camera shows a board: what was looked for, and which markers there are instead in some gray
+    images. cameras: where it was looked for, in words."""
+    sides = [side for board in boards for side in board.sides]
+    sought = " or ".join(_described(side) for side in sides)
+    seen: dict[str, set[int]] = {}
+    most = max(SEARCHED_IDS, *(side.first_marker + side.n_markers for side in sides))
+    for gray in images:
+        for name in _FAMILIES:
+            ids = np.unique(find_markers(gray, name, most, either_colour=True)[1])
+            if len(ids) >= DISTINCT_MARKERS:
+                seen.setdefault(name, set()).update(ids.tolist())
+    told = f"board: expected {sought}, found in no image of {cameras}"
+    if not seen:
+        return f"{told}, nor markers of a known dictionary; check focus and light, and that the board is in the footage"
+    lines = "; ".join(
+        f"{_smallest(name, max(ids))}: {len(ids)} different markers, ids {min(ids)} to {max(ids)}"
+        for name, ids in sorted(seen.items(), key=lambda item: -len(item[1]))
+    )
+    return f"{told}; dictionaries seen: {lines}; correct columns, rows, dictionary and first_marker of the board"
+
+
+def _described(side: Board) -> str:
+    since = f" from marker {side.first_marker} on" if side.first_marker else ""
+    kind = f"{side.dictionary}{since}" if side.marker_length else "chessboard"
+    return f"{side.columns} x {side.rows} squares, {kind}"
+
+
+def _smallest(family: str, largest_id: int) -> str:
+    """The smallest dictionary of a family (DICT_4X4_50, _100, ...) that holds an id."""
+    stem = family.rsplit("_", 1)[0] + "_"
+    ends = [name.removeprefix(stem) for name in DICTIONARIES if name.startswith(stem)]
+    sizes = sorted(int(end) for end in ends if end.isdigit())
+    return next((f"{stem}{size}" for size in sizes if size > largest_id), family)
+
+
+_FAMILIES = tuple(
+    name for name in DICTIONARIES if not name.endswith(("X4_50", "X5_50", "X6_50", "X7_50", "_100", "_250"))
+)
 
 
 def edge_blur(gray: Array, region: tuple[slice, slice] | None = None) -> float:

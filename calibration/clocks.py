@@ -177,11 +177,7 @@ def _pieces(detections: BoardDetections) -> BoardDetections:
         return detections
     first = np.linspace(0, n - RUN, RUNS).astype(int)
     rows = np.unique(first[:, None] + np.arange(RUN))
-    delay = None if detections.delay is None else detections.delay[:, rows]
-    return replace(
-        detections, frame=detections.frame[rows], time=detections.time[rows], corners=detections.corners[:, rows],
-        sigma=detections.sigma[:, rows], delay=delay,
-    )  # fmt: skip
+    return detections.of_frames(rows)
 
 
 def _late(detections: BoardDetections, clock: Array, middle: float) -> Array:
@@ -215,7 +211,10 @@ def _paired(detections: BoardDetections, late: Array) -> tuple[BoardDetections, 
         row[v, nearest[v, rows]], rest[v, nearest[v, rows]] = rows, away[v, rows]
     corners, sigma = (a[np.arange(views)[:, None], row] for a in (detections.corners, detections.sigma))
     corners[row < 0], sigma[row < 0] = np.nan, np.nan
-    paired = replace(detections, frame=frame, time=moments, corners=corners, sigma=sigma, delay=None)
+    own = np.where(row < 0, -1, detections.numbers[np.arange(views)[:, None], row])
+    paired = replace(
+        detections, frame=frame, time=moments, corners=corners, sigma=sigma, delay=None, own_number=own
+    )  # fmt: skip
     return paired, row, rest
 
 

@@ -9,17 +9,19 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from calibration.board import DICTIONARIES, Board, BoardDetections, Pattern, detect_board, find_markers
-from calibration.board_check import mirrored_share, refuse_other_board
+from calibration.board import Board, BoardDetections, Pattern, refuse_alike
+from calibration.board_check import mirrored_share, refuse_other_board, told_of_no_board
+from calibration.board_corners import detect_board, find_markers
 from calibration.errors import InputError, nearest_name
 from calibration.footage import Footage, open_footage
+from calibration.omissions import FrameNumbers, check_numbers, left_out, masked, read_masks
 
 __all__ = ["DetectionOptions", "detect_boards", "find_pattern"]
 
@@ -40,22 +42,23 @@ FEW_CORNERS, MIRRORED_SHARE = 8, 0.2
 """Corners of a frame below which a camera may be mirrored, and the share of frames that must then show it."""
 SEARCHED_IMAGES = 12
 """Images of all cameras together in which other dictionaries are looked for when there is no board."""
-SEARCHED_IDS = 150
-"""Markers of each dictionary that are looked for then: boards use the first ones."""
-DISTINCT_MARKERS = 3
-"""Different markers of one dictionary in one image that are no accident."""
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class DetectionOptions:
-    """step: only every step-th moment of the footage is looked at."""
+    """step: only every step-th moment of the footage is looked at. leave_out: camera, or "all" -> numbers of frames in
+    its own footage, single ones and ranges (first, last), that are not. masks: camera -> image of the size of its
+    images, black where corners are to be ignored."""
 
     step: int = 1
+    leave_out: Mapping[str, FrameNumbers] = field(default_factory=dict)
+    masks: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.step < 1:
             raise InputError(f"step: expected 1 or more, got {self.step}")
+        check_numbers(self.leave_out)
 
 
 def detect_boards(
@@ -67,7 +70,7 @@ def detect_boards(
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> BoardDetections:
-    """Corners of one or more boards in the footage of all cameras.
+    """Corners of one or more boards in the footage of all cameras; boards may be seen side by side.
 
     sources: {camera: video file or folder of images}. Frames belong together by number: the position in a video, the
     last integer of an image's name. frames: instead, {camera: (moments,) frame number in its footage, -1 = none}; then
@@ -77,38 +80,48 @@ def detect_boards(
     Whether a board is white on black, and of the pattern before OpenCV 4.7, is found out. Cameras that show no board
     are warned of. Raises InputError naming camera and file for footage that cannot be read or breaks off, videos of
     unequal length without `frames`, footage without any board (with the dictionaries that were seen), mirrored footage,
-    and another board than the one described.
+    another board than the one described, boards that an image cannot tell apart, and as `omissions` does for frames to
+    leave out and masks that do not fit.
     """
     options = options or DetectionOptions()
     boards = (boards,) if isinstance(boards, Board) else tuple(boards)
     if not sources or not boards:
         raise InputError("board detection: expected at least one camera and one board, got none")
+    refuse_alike(boards)
     with ExitStack() as stack:
         footage = {name: stack.enter_context(_open(name, path)) for name, path in sources.items()}
+        counts_at = read_masks(options.masks, footage)
         moments, numbers = _moments(footage, frames)
+        numbers = left_out(numbers, footage, options.leave_out)
         moments, numbers = moments[:: options.step], {name: rows[:: options.step] for name, rows in numbers.items()}
         patterns = [find_pattern(footage, board) for board in boards]
         for board, pattern in zip(boards, patterns, strict=True):
-            refuse_other_board(_samples(footage, CHECKED_FRAMES), board, pattern)
+            for side in board.sides:
+                refuse_other_board(_samples(footage, CHECKED_FRAMES), side, pattern)
         counts = {name: len(np.unique(rows[rows >= 0])) for name, rows in numbers.items()}
         found, done = {}, 0
         for name, reel in footage.items():
             report = _counted(progress, done, sum(counts.values()))
             found[name] = _camera(name, reel, numbers[name], boards, patterns, cache, report)
             done += counts[name]
+            if name in counts_at:
+                found[name] = masked(name, *found[name], counts_at[name])
         corners = np.stack([xy for xy, _ in found.values()])
         most = {name: np.isfinite(sigma).sum(axis=-1).max(initial=0) for name, (_, sigma) in found.items()}
         _refuse_mirrored({name: footage[name] for name in found if most[name] < FEW_CORNERS}, boards, patterns)
         blind = {name: footage[name] for name in found if not most[name]}
         if len(blind) == len(found):
-            raise InputError(_no_board(footage, boards))
+            cameras = ", ".join(f"{name} ({reel.n_frames} frames)" for name, reel in footage.items())
+            some = _samples(footage, max(1, SEARCHED_IMAGES // len(footage)))
+            raise InputError(told_of_no_board(boards, cameras, some))
         for name, reel in blind.items():
             _LOG.warning("camera '%s': no board in %s", name, reel.path)
         index = np.concatenate([np.full(board.n_corners, b) for b, board in enumerate(boards)])
         sizes = np.array([reel.size for reel in footage.values()], dtype=np.int64)
         sigma = np.stack([sigma for _, sigma in found.values()])
         time = _times(footage, numbers)
-    return BoardDetections(tuple(footage), boards, sizes, moments, time, corners, sigma, index)
+        own = np.stack([np.where(at < 0, -1, footage[name].frame_numbers[at]) for name, at in numbers.items()])
+    return BoardDetections(tuple(footage), boards, sizes, moments, time, corners, sigma, index, own_number=own)
 
 
 def find_pattern(footage: Mapping[str, Footage], board: Board) -> Pattern:
@@ -144,11 +157,16 @@ def _worth_trying(gray: Array, board: Board, ways: Sequence[Pattern], thorough: 
     """The ways to print a board of which an image shows markers (all of a chessboard)."""
     if not board.marker_length:
         return list(ways)
-    shown = {
-        inverted: len(find_markers(picture, board.dictionary, board.n_markers, thorough=thorough)[1])
-        for inverted, picture in ((False, gray), (True, 255 - gray))
-    }
+    shown = {inverted: _shown(picture, board, thorough) for inverted, picture in ((False, gray), (True, 255 - gray))}
     return [way for way in ways if shown[way.inverted]]
+
+
+def _shown(gray: Array, board: Board, thorough: bool) -> int:
+    """Markers of a board, of either side, in an image."""
+    return sum(
+        len(find_markers(gray, s.dictionary, s.n_markers, first=s.first_marker, thorough=thorough)[1])
+        for s in board.sides
+    )
 
 
 def _open(name: str, path: str | Path) -> Footage:
@@ -318,41 +336,6 @@ def _refuse_mirrored(blind: Mapping[str, Footage], boards: Sequence[Board], patt
             "left to right); expected images as the eye sees the scene; turn mirroring off in the camera's software, "
             "or turn the video back (ffmpeg -i IN -vf hflip OUT.mp4), of the recordings as well"
         )
-
-
-def _no_board(footage: Mapping[str, Footage], boards: Sequence[Board]) -> str:
-    """What to say when no camera shows a board: what was looked for and which markers there are instead."""
-    sought = " or ".join(
-        f"{b.columns} x {b.rows} squares, {b.dictionary if b.marker_length else 'chessboard'}" for b in boards
-    )
-    seen: dict[str, set[int]] = {}
-    for gray in _samples(footage, max(1, SEARCHED_IMAGES // len(footage))):
-        for name in _FAMILIES:
-            ids = np.unique(find_markers(gray, name, SEARCHED_IDS, either_colour=True)[1])
-            if len(ids) >= DISTINCT_MARKERS:
-                seen.setdefault(name, set()).update(ids.tolist())
-    cameras = ", ".join(f"{name} ({reel.n_frames} frames)" for name, reel in footage.items())
-    told = f"board: expected {sought}, found in no image of {cameras}"
-    if not seen:
-        return f"{told}, nor markers of a known dictionary; check focus and light, and that the board is in the footage"
-    lines = "; ".join(
-        f"{_smallest(name, max(ids))}: {len(ids)} different markers, ids {min(ids)} to {max(ids)}"
-        for name, ids in sorted(seen.items(), key=lambda item: -len(item[1]))
-    )
-    return f"{told}; dictionaries seen: {lines}; correct columns, rows and dictionary of the board"
-
-
-def _smallest(family: str, largest_id: int) -> str:
-    """The smallest dictionary of a family (DICT_4X4_50, _100, ...) that holds an id."""
-    stem = family.rsplit("_", 1)[0] + "_"
-    ends = [name.removeprefix(stem) for name in DICTIONARIES if name.startswith(stem)]
-    sizes = sorted(int(end) for end in ends if end.isdigit())
-    return next((f"{stem}{size}" for size in sizes if size > largest_id), family)
-
-
-_FAMILIES = tuple(
-    name for name in DICTIONARIES if not name.endswith(("X4_50", "X5_50", "X6_50", "X7_50", "_100", "_250"))
-)
 
 
 def _key(path: Path, positions: Array, boards: Sequence[Board], patterns: Sequence[Pattern]) -> str:

@@ -168,10 +168,7 @@ def _equations(
         R, t = np.full_like(result.board_R, np.nan), np.full_like(result.board_t, np.nan)
         R[frames], t[frames] = result.board_R[frames], result.board_t[frames]
     else:
-        part = replace(
-            detections, frame=detections.frame[frames], time=detections.time[frames],
-            corners=detections.corners[:, frames], sigma=detections.sigma[:, frames], delay=None,
-        )  # fmt: skip
+        part = detections.of_frames(frames)
     return schur_reduced(board_system(result.rig, R, t, part, options))
 
 

@@ -1,8 +1,8 @@
 """Which mistake explains why the cameras do not agree on where the board is?
 
 Each candidate mistake adds a few parameters to the fit: a camera's delay, a camera's place from some frame on, its
-given lens, the board's true shape. The one that explains most is taken, then the next beside it, for as long as what it
-explains is beyond chance and large enough to matter; so a late camera is not also called moved.
+given lens, the board's true shape, where its back lies. The one that explains most is taken, then the next beside it,
+for as long as what it explains is beyond chance and large enough to matter; so a late camera is not also called moved.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ ALIKE = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Mistake:
-    """kind: delay, move, lens, shape. view: of the camera, -1 for the board. start: pose index of a change, else 0.
-    matrix: (poses, corners, 2, k) px of each of k parameters, in the views that see it."""
+    """kind: delay, move, lens, shape, back. view: of the camera, -1 for the board. start: pose index of a change, else
+    0. matrix: (poses, corners, 2, k) px of each of k parameters, in the views that see it."""
 
     kind: str
     view: int
@@ -83,12 +83,7 @@ def explain(
     fit = linearise(placed)
     delays = _delays(placed, frames)
     changes = _changes(fit, free, precision, delays)
-    candidates = [
-        *delays,
-        *changes,
-        *(board_shape(placed, b) for b in np.unique(placed.board)),
-        *_lenses(placed, given),
-    ]
+    candidates = [*delays, *changes, *_shapes(placed), *_lenses(placed, given)]
     equations = normals(fit, free, precision, candidates)
     width = np.array([next(p.shape[-1] for p in c.columns if p is not None) for c in candidates])
     first = N * len(placed.rig) + np.concatenate(([0], np.cumsum(width)[:-1]))
@@ -220,6 +215,15 @@ def _changes(fit: Linearised, free: NDArray[np.bool_], precision: Array, delays:
     return changes
 
 
+def _shapes(placed: Placed) -> list[Mistake]:
+    """Boards that are not as described; and, where there are backs, how all of them are shifted against the fronts, in
+    their boards' own axes."""
+    shapes = [board_shape(placed, b) for b in np.unique(placed.board)]
+    if placed.side.any():
+        shapes.append(_of_boards("back", placed, placed.R[:, None] * (placed.side == 1)[:, None, None]))
+    return shapes
+
+
 def board_shape(placed: Placed, board: int) -> Mistake:
     """A board that is not as described: its rows farther apart than columns, skewed, and bent."""
     mine = placed.board == board
@@ -227,11 +231,16 @@ def board_shape(placed: Placed, board: int) -> Mistake:
     local = (placed.world[first] - placed.t[first]) @ placed.R[first]
     warp = np.nan_to_num(shape_directions(local))
     world = np.where(mine[:, None, None, None], np.einsum("pij,cjk->pcik", placed.R, warp), 0.0)
+    return _of_boards("shape", placed, world)
+
+
+def _of_boards(kind: str, placed: Placed, world: Array) -> Mistake:
+    """world: (poses, corners, 3, k) where corners move with each of k parameters."""
     parts = tuple(
         np.nan_to_num(np.stack([_by_world(placed, v, world[..., k]) for k in range(world.shape[-1])], axis=-1))
         for v in range(len(placed.rig))
     )
-    return Mistake("shape", -1, 0, parts)
+    return Mistake(kind, -1, 0, parts)
 
 
 def shape_directions(points: Array) -> Array:

@@ -17,7 +17,8 @@ class Finding:
     kind: machine-readable, such as "out_of_sync"; docs/architecture.md lists all. cameras: whom it is about; several
     where the footage cannot say which of them; none: the board. message: what was found, in words, without the
     cameras' names. measured, expected: the figure behind it and the one that would be ordinary, in `unit`; NaN where
-    there is none. remedy: what to do. frames: source frame numbers it is about; of a change, the first one after it.
+    there is none. remedy: what to do. frames: frame numbers it is about, in the footage of the first of
+    these cameras; of a change, the first one after it.
     slight: true, and too small to make a rig wrong.
     """
 

@@ -11,6 +11,7 @@ from calibration.board import BoardDetections
 from calibration.errors import InputError
 from calibration.extrinsics import camera_graph
 from calibration.findings import Finding
+from calibration.omissions import leave_out_line
 from calibration.planar import MIN_CORNERS
 
 __all__ = [
@@ -63,17 +64,21 @@ def refuse_mirrored(detections: BoardDetections) -> None:
 def mirrored_views(detections: BoardDetections) -> tuple[str, ...]:
     """Cameras in which most boards run the wrong way round: x to the right and y down on the board turn clockwise in
     the image, as they do on it."""
-    index, points = np.asarray(detections.board_index), np.asarray(detections.object_points)[:, :2]
+    index, points = detections.side_index, np.asarray(detections.object_points)[:, :2]
+    facing = np.concatenate(
+        [1 - 2 * board.side for board in detections.boards]
+    )  # a back, in the front's frame, runs back
     wrong = []
     for name, xy in zip(detections.view_names, detections.corners, strict=True):
         signs = []
-        for b in range(len(detections.boards)):
-            own = index == b
+        for side in np.unique(index):
+            own = index == side
             full = np.flatnonzero(np.isfinite(xy[:, own, 0]).sum(axis=1) >= MIN_CORNERS)
             for corners in xy[full[:: max(1, len(full) // MANY_BOARDS)]][:, own]:
                 seen = np.isfinite(corners[:, 0])
                 plane = np.column_stack((points[own][seen], np.ones(seen.sum())))
-                signs.append(np.sign(np.linalg.det(np.linalg.lstsq(plane, corners[seen], rcond=None)[0][:2])))
+                turn = np.linalg.det(np.linalg.lstsq(plane, corners[seen], rcond=None)[0][:2])
+                signs.append(np.sign(turn) * facing[own][0])
         if signs and np.mean(np.array(signs) < 0) > 0.5:
             wrong.append(name)
     return tuple(wrong)
@@ -115,13 +120,13 @@ def check_frozen(detections: BoardDetections) -> tuple[Finding, ...]:
         others = np.where(np.isfinite(others), others, 0.0).max(axis=0, initial=0.0)
         still = np.flatnonzero((largest[v] < STILL_PX) & (others > MOVING_PX))
         if len(still) >= LEAST_STILL:
-            frames = tuple(int(n) for n in detections.frame[still + 1])
+            frames = tuple(int(n) for n in detections.numbers[v, still + 1])
             findings.append(
                 Finding(
                     "frozen_video", (name,),
                     f"its picture stands still in {len(still)} frames in which others see the board move, the first "
                     f"being frame {frames[0]}",
-                    "its recording stopped or repeats frames; film again, or leave these frames out",
+                    f"its recording stopped or repeats frames; film again, or {leave_out_line({name: frames})}",
                     float(len(still)), 0.0, "frames", frames,
                 )
             )  # fmt: skip

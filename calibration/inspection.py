@@ -8,7 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from calibration.board import Board, BoardDetections, Pattern
 from calibration.board_check import edge_blur, measure_board
@@ -32,18 +32,20 @@ MEASURED = 8
 """Pictures of all cameras together in which markers are measured, about."""
 
 
-def inspect_footage(
-    sources: Mapping[str, str | Path], detections: BoardDetections, frames: Mapping[str, ArrayLike] | None = None
-) -> tuple[Finding, ...]:
-    """Blurred cameras, and a marker_length that is not the board's. sources, frames: as `detect_boards` had them."""
-    findings, pictures = [], []
+def inspect_footage(sources: Mapping[str, str | Path], detections: BoardDetections) -> tuple[Finding, ...]:
+    """Blurred cameras, and a marker_length that is not the board's. sources: as `detect_boards` had them."""
+    findings = []
+    pictures: dict[int, list[Array]] = {side: [] for side in range(int(detections.side_index.max()) + 1)}
     for v, name in enumerate(detections.view_names):
-        rows = _telling(detections, v)
+        rows, sides = _telling(detections, v)
         with open_footage(sources[name]) as reel:
-            wanted = detections.frame if frames is None else np.asarray(frames[name], dtype=np.int64)
-            looked = [(_gray(reel, int(wanted[row])), detections.corners[v, row]) for row in rows]
-        pictures += [gray for gray, _ in looked]
-        blur = [(edge_blur(gray, _region(xy)), MOST_BLUR * _cell(xy, detections)) for gray, xy in looked]
+            grays = [_gray(reel, int(detections.numbers[v, row])) for row in rows]
+        blur = []
+        for gray, row, side in zip(grays, rows, sides, strict=True):
+            pictures[side].append(gray)
+            own = detections.side_index == side
+            xy = detections.corners[v, row][own]
+            blur.append((edge_blur(gray, _region(xy)), MOST_BLUR * _cell(xy, *_described(detections, side))))
         if len(blur) >= LEAST_PICTURES:
             px, limit = (float(part) for part in np.median(blur, axis=0))
             if px > limit:
@@ -54,7 +56,9 @@ def inspect_footage(
                         px, limit, "px",
                     )
                 )  # fmt: skip
-    return (*findings, *_markers(pictures[:: max(1, len(pictures) // MEASURED)], detections.boards[0]))
+    for side, shown in pictures.items():
+        findings += _markers(shown[:: max(1, len(shown) // MEASURED)], _described(detections, side)[0])
+    return tuple(findings)
 
 
 def _markers(pictures: list[Array], board: Board) -> tuple[Finding, ...]:
@@ -75,12 +79,21 @@ def _markers(pictures: list[Array], board: Board) -> tuple[Finding, ...]:
     )  # fmt: skip
 
 
-def _telling(detections: BoardDetections, view: int) -> NDArray[np.intp]:
-    """Frames of a camera with many corners, spread over the footage."""
-    own = np.asarray(detections.board_index) == 0
-    count = np.isfinite(detections.corners[view][:, own, 0]).sum(axis=1)
-    rows = np.flatnonzero(count >= max(LEAST_CORNERS, 0.6 * count.max(initial=0)))
-    return rows[np.linspace(0, len(rows) - 1, min(LOOKED_AT, len(rows))).round().astype(int)]
+def _telling(detections: BoardDetections, view: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Frames of a camera with many corners of one side of a board, spread over the footage; and which side."""
+    seen = np.isfinite(detections.corners[view, ..., 0])
+    index = detections.side_index
+    counts = np.stack([seen[:, index == side].sum(axis=1) for side in range(int(index.max()) + 1)], axis=1)
+    share = counts / np.maximum(counts.max(axis=0), 1)
+    rows = np.flatnonzero(((counts >= LEAST_CORNERS) & (share >= 0.6)).any(axis=1))
+    rows = rows[np.linspace(0, len(rows) - 1, min(LOOKED_AT, len(rows))).round().astype(int)]
+    return rows, counts[rows].argmax(axis=1)
+
+
+def _described(detections: BoardDetections, side: int) -> tuple[Board, Array]:
+    """A side of a board as a board of its own, and the places (corners, 2) of its corners in squares."""
+    pages = [page for board in detections.boards for page in board.sides]
+    return pages[side], pages[side].object_points[:, :2] / pages[side].square_length
 
 
 def _gray(reel: Footage, number: int) -> Array:
@@ -94,13 +107,10 @@ def _region(xy: Array) -> tuple[slice, slice]:
     return slice(low[1], high[1]), slice(low[0], high[0])
 
 
-def _cell(xy: Array, detections: BoardDetections) -> float:
-    """px, width of a cell of the first board's markers in a picture with these corners, across its narrow way."""
-    board = detections.boards[0]
-    own = np.asarray(detections.board_index) == 0
-    squares = detections.object_points[own, :2] / board.square_length
-    seen = np.isfinite(xy[own, 0])
-    H, _ = cv2.findHomography(squares[seen], xy[own][seen])
+def _cell(xy: Array, board: Board, squares: Array) -> float:
+    """px, width of a cell of a board's markers in a picture with its corners xy (corners, 2), across its narrow way."""
+    seen = np.isfinite(xy[:, 0])
+    H, _ = cv2.findHomography(squares[seen], xy[seen])
     if H is None:
         return float("nan")
     middle = squares[seen].mean(axis=0)

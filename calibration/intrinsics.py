@@ -233,11 +233,7 @@ def _one_camera(detections: BoardDetections, view: str) -> tuple[BoardDetections
         raise InputError(f"camera '{view}' is not in the detections; {nearest_name(view, names)}")
     v = names.index(view)
     size = (int(detections.sizes[v][0]), int(detections.sizes[v][1]))
-    alone = replace(
-        detections, view_names=(view,), sizes=np.array([size]), corners=detections.corners[v : v + 1],
-        sigma=detections.sigma[v : v + 1], delay=None,
-    )  # fmt: skip
-    return alone, size
+    return detections.of_views([v]), size
 
 
 def _diverse(alone: BoardDetections, view: str, rough: Intrinsics, options: IntrinsicsOptions) -> BoardDetections:
@@ -273,9 +269,7 @@ def _diverse(alone: BoardDetections, view: str, rough: Intrinsics, options: Intr
 
 
 def _frames(alone: BoardDetections, rows: NDArray[np.intp], corners: Array) -> BoardDetections:
-    return replace(
-        alone, frame=alone.frame[rows], time=alone.time[rows], corners=corners[None], sigma=alone.sigma[:, rows]
-    )
+    return replace(alone.of_frames(rows), corners=corners[None])
 
 
 def _outlines(alone: BoardDetections, view: str, rough: Intrinsics) -> Array:

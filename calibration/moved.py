@@ -66,11 +66,7 @@ def resettle_cameras(
     options = options or MovedOptions()
     kept = _checked(rig, moved, detections)
     part = rig.subset((*kept, *moved))
-    rows = [list(detections.view_names).index(name) for name in part.names]
-    detections = replace(
-        detections, view_names=part.names, sizes=detections.sizes[rows], corners=detections.corners[rows],
-        sigma=detections.sigma[rows],
-    )  # fmt: skip
+    detections = detections.of_views([list(detections.view_names).index(name) for name in part.names])
     start = _in_the_rig(part, kept, *initial_rig(detections, {c.name: c.intrinsics for c in part}))
     bundle = _bundle(part, kept, moved, options)
     usable, fit = detections, start

@@ -1,4 +1,4 @@
-"""From where can one camera have seen a flat board? The two poses that explain its corners, for every frame.
+"""From where can one camera have seen a board? The two poses that explain the corners of a flat side, for every frame.
 
 Seen from one place, a flat board has two poses of nearly the same pixels (its tilt towards and away from the camera);
 which one is true is for the other views or the sequence to say. A second pose that clearly fits worse is dropped here.
@@ -46,25 +46,28 @@ class BoardViews:
 
 
 def board_views(detections: BoardDetections, view: str, intrinsics: Intrinsics) -> BoardViews:
-    """The poses of every board that the camera `view` sees with at least `MIN_CORNERS` corners not on one line."""
+    """The poses of every board that the camera `view` sees with at least `MIN_CORNERS` corners not on one line, by the
+    side of which it sees more."""
     xy = np.asarray(detections.corners[list(detections.view_names).index(view)], dtype=np.float64)
     rays = rays_from_pixels(xy, intrinsics)
     shape = (len(xy), len(detections.boards))
     R, t, error = np.full((*shape, 2, 3, 3), np.nan), np.full((*shape, 2, 3), np.nan), np.full((*shape, 2), np.nan)
     n_corners = np.zeros(shape, dtype=np.int64)
-    for board in range(shape[1]):
-        corners = np.flatnonzero(np.asarray(detections.board_index) == board)
-        points = detections.object_points[corners]
+    for side in np.unique(detections.side_index):
+        corners = np.flatnonzero(detections.side_index == side)
+        board, points = int(detections.board_index[corners[0]]), detections.object_points[corners]
         turn, flat = _faced(rays[:, corners])
         seen = np.isfinite(flat[..., 0])
         seen[(seen.sum(axis=1) < MIN_CORNERS) | _on_one_line(points, seen)] = False
-        n_corners[:, board] = seen.sum(axis=1)
-        rows = np.flatnonzero(n_corners[:, board])
+        count = seen.sum(axis=1)
+        rows = np.flatnonzero(count > n_corners[:, board])  # of a board's two sides the one that shows more
+        n_corners[rows, board] = count[rows]
         pose_R, pose_t = plane_poses(points[:, :2], flat[rows])
+        pose_t -= points[0, 2] * pose_R[..., 2]
         R[rows, board], t[rows, board] = compose(turn[rows, None], 0.0, pose_R, pose_t)
         pixels = pixels_from_camera(apply(R[rows, board], t[rows, board], points), intrinsics)
         squared = np.where(seen[rows, None], ((pixels - xy[rows][:, None, corners]) ** 2).sum(axis=-1), 0.0)
-        error[rows, board] = np.sqrt(squared.sum(axis=-1) / n_corners[rows, board, None])
+        error[rows, board] = np.sqrt(squared.sum(axis=-1) / count[rows, None])
     return _sorted_by_error(R, t, error, n_corners)
 
 

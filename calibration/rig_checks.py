@@ -14,6 +14,7 @@ from calibration.camera import Intrinsics, project_jacobian
 from calibration.explanations import Explained, velocity
 from calibration.findings import Finding
 from calibration.geometry import points_by_rig
+from calibration.omissions import leave_out_line
 from calibration.planar import MIN_CORNERS, board_views
 from calibration.report import CameraReport, SquareReport
 from calibration.rig import CameraRig
@@ -103,7 +104,8 @@ def describe(found: Explained, placed: Placed, detections: BoardDetections) -> F
 def _told(found: Explained, placed: Placed, detections: BoardDetections) -> Finding:
     mistake, names = found.mistake, placed.rig.names
     who = () if mistake.view < 0 else tuple(names[v] for v in (mistake.view, *found.others))
-    frame = int(detections.frame[placed.frame[mistake.start]])
+    view = detections.view_names.index(names[max(mistake.view, 0)])
+    frame = int(detections.numbers[view, placed.frame[mistake.start]])
     if mistake.kind == "delay":
         since = frame if mistake.start else None
         return _late(who, float(found.value[0]), float(found.sigma[0]), found.effect_px, since)
@@ -124,7 +126,22 @@ def _told(found: Explained, placed: Placed, detections: BoardDetections) -> Find
             "give the intrinsics of this camera at this zoom, focus and crop, or leave them out",
             found.effect_px, 0.0, "px",
         )  # fmt: skip
+    if mistake.kind == "back":
+        return _shifted_back(found, detections, placed.rig.unit)
     return _shape(found, placed)
+
+
+def _shifted_back(found: Explained, detections: BoardDetections, unit: str) -> Finding:
+    x, y, z = found.value
+    (back, *_) = [board.back for board in detections.boards if board.back is not None]
+    thick = back.thickness + z
+    return Finding(
+        "wrong_board_geometry", (),
+        f"its back lies elsewhere than described: {thick:.2f} {unit} from its front, not {back.thickness:g}, and "
+        f"shifted by ({x:+.2f}, {y:+.2f}) {unit} along the front's rows and columns: {found.effect_px:.2f} px",
+        f"measure the board: thickness = {thick:.2f} may be right; print both sides edge on edge",
+        float(thick), float(back.thickness), unit,
+    )  # fmt: skip
 
 
 def _late(
@@ -235,8 +252,12 @@ def _uneven(name: str, frames: NDArray[np.int64], time: Array, px: float) -> Fin
     )  # fmt: skip
 
 
-def check_outlier_frames(fit: Linearised, frames: NDArray[np.int64], least: float = 0.0) -> tuple[Finding, ...]:
-    """Frames of a camera in which the whole board is elsewhere than for the others. least: as in `check_jitter`."""
+def check_outlier_frames(fit: Linearised, numbers: NDArray[np.int64], least: float = 0.0) -> tuple[Finding, ...]:
+    """Frames of a camera in which the whole board is elsewhere than for the others. least: as in `check_jitter`.
+
+    numbers: (views, poses) of the pictures in each camera's own footage. The findings' frames are those of the first
+    camera that they name.
+    """
     placed = fit.placed
     views, poses = placed.seen.shape[:2]
     total, off = np.zeros((views, poses)), np.zeros((views, poses), dtype=bool)
@@ -255,19 +276,22 @@ def check_outlier_frames(fit: Linearised, frames: NDArray[np.int64], least: floa
     worst: dict[tuple[str, ...], float] = {}
     for pose in np.flatnonzero(off.any(axis=0)):
         who = tuple(placed.rig.names[v] for v in np.flatnonzero(total[:, pose] > 0.9 * total[:, pose].max()))
-        named.setdefault(who, []).append(int(frames[pose]))
+        named.setdefault(who, []).append(int(pose))
         px = float((size[:, pose] * placed.noise).max())
         worst[who] = max(worst.get(who, 0.0), px)
-    return tuple(
-        Finding(
-            "outlier_frames", who,
-            f"sees the board elsewhere than the others in {len(numbers)} frames, by up to {worst[who]:.1f} px: "
-            f"{', '.join(str(n) for n in numbers[:12])}{', ...' if len(numbers) > 12 else ''}",
-            "look at these frames (a fast board, a dropped frame, a wrong detection) and leave them out",
-            float(len(numbers)), 0.0, "frames", tuple(numbers),
-        )
-        for who, numbers in named.items()
-    )  # fmt: skip
+    findings = []
+    for who, odd in named.items():
+        frames = {name: numbers[placed.rig.index(name), odd].tolist() for name in who}
+        shown = ", ".join(map(str, frames[who[0]][:12])) + (", ..." if len(odd) > 12 else "")
+        findings.append(
+            Finding(
+                "outlier_frames", who,
+                f"sees the board elsewhere than the others in {len(odd)} frames, by up to {worst[who]:.1f} px: {shown}",
+                "look at these frames (a fast board, a dropped frame, a wrong detection); to leave them out, "
+                + leave_out_line(frames), float(len(odd)), 0.0, "frames", tuple(frames[who[0]]),
+            )
+        )  # fmt: skip
+    return tuple(findings)
 
 
 def check_collapsed(rig: CameraRig, middle: Array) -> tuple[Finding, ...]:

@@ -37,7 +37,8 @@ SMALLEST_EIGENVALUE = 1e-9
 class Placed:
     """Boards placed in the rig. frame, board: (poses,) indices into the detections, in the order of time. world:
     (poses, corners, 3) of the pose's board, NaN for other boards' corners. xy: (views, poses, corners, 2) px, NaN where
-    not used. noise: (views,) px, what a coordinate of each camera scatters in its own images."""
+    not used. noise: (views,) px, what a coordinate of each camera scatters in its own images. side: (corners,) 1 on the
+    back of a board, else 0."""
 
     rig: CameraRig
     frame: NDArray[np.intp]
@@ -47,6 +48,7 @@ class Placed:
     world: Array
     xy: Array
     noise: Array
+    side: NDArray[np.int64]
 
     @classmethod
     def of(cls, rig: CameraRig, R: Array, t: Array, detections: BoardDetections, noise: Array) -> Placed:
@@ -57,14 +59,18 @@ class Placed:
         world = apply(R[frame, board], t[frame, board], detections.object_points)
         xy = np.where(own[..., None], detections.corners[views][:, frame], np.nan)
         world = np.where(own[..., None], world, np.nan)
-        return cls(rig, frame, board, R[frame, board], t[frame, board], world, xy, noise)
+        side = np.concatenate([described.side for described in detections.boards])
+        return cls(rig, frame, board, R[frame, board], t[frame, board], world, xy, noise, side)
 
-    def without(self, views_and_frames: Sequence[tuple[set[str], set[int]]], frames: NDArray[np.int64]) -> Placed:
-        """The same without these cameras in these frames; frames: (poses,) source frame numbers."""
+    def without(
+        self, views_and_frames: Sequence[tuple[Sequence[str], Sequence[int]]], numbers: NDArray[np.int64]
+    ) -> Placed:
+        """The same without these cameras in these frames, by their numbers in the footage of the first camera named;
+        numbers: (views, poses) of the pictures in each camera's own footage."""
         xy = self.xy.copy()
-        for names, numbers in views_and_frames:
+        for names, frames in views_and_frames:
             views = np.array([name in names for name in self.rig.names])
-            xy[views[:, None] & np.isin(frames, sorted(numbers))] = np.nan
+            xy[views[:, None] & np.isin(numbers[self.rig.index(names[0])], list(frames))] = np.nan
         return replace(self, xy=xy)
 
     @property

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from calibration.board import Board, BoardDetections, Pattern
 from calibration.camera import Camera, Intrinsics, rays_from_pixels
 from calibration.rig import CameraRig
-from calibration.transforms import exp_so3, log_so3
+from calibration.transforms import compose, exp_so3, log_so3
 
 __all__ = [
     "board_motion", "board_path", "board_visible", "looking", "render_board", "ring_rig", "simulate_detections",
@@ -144,12 +144,14 @@ def board_visible(
     """(frames, corners) whether the camera sees a corner of the board at world_from_board R (frames, 3, 3), t
     (frames, 3).
 
-    It does inside the image, from the front, and under an angle of at most `steepest` to the board's normal.
+    It does inside the image, from where its side is printed, and under an angle of at most `steepest` to the board's
+    normal.
     """
     world = np.einsum("fij,cj->fci", R, board.object_points) + t[:, None]
     sight = world - camera.center
     sight /= np.linalg.norm(sight, axis=-1, keepdims=True)
-    front = np.einsum("fci,fi->fc", sight, R[:, :, 2]) > np.cos(steepest)
+    behind = np.where(board.side == 0, 1.0, -1.0)
+    front = np.einsum("fci,fi->fc", sight, R[:, :, 2]) * behind > np.cos(steepest)
     xy = camera.project(world)
     inside = ((xy > -0.5) & (xy < np.array(camera.intrinsics.size) - 0.5)).all(axis=-1)
     return front & inside
@@ -194,7 +196,7 @@ def render_board(
 
     Every pixel is the mean of nine rays, distorted as the lens does, then blurred by the lens, unevenly lit, and
     noisy. From behind
-    the board is a grey sheet.
+    the board is a grey sheet, unless it is printed on both sides.
     """
     width, height = camera.intrinsics.size
     across = np.cos((np.arange(width) - rng.uniform(0, width)) / width)
@@ -202,6 +204,7 @@ def render_board(
     light = (0.8 + 0.2 * np.outer(down, across)).astype(np.float32)
     wall = rng.uniform(70, 120, (9, 12)).astype(np.float32)
     picture = cv2.resize(wall, (width, height), interpolation=cv2.INTER_CUBIC)
+    board, R, t = _facing(camera, board, R, t)
     region = _region(camera, board, R, t)
     if region is not None:
         rows, columns = region
@@ -211,6 +214,19 @@ def render_board(
     picture += np.float32(_NOISE) * rng.standard_normal(picture.shape, dtype=np.float32)
     grey = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _facing(camera: Camera, board: Board, R: Float, t: Float) -> tuple[Board, Float, Float]:
+    """The side of a board that is turned to the camera, and where that is; the front where none is."""
+    front, *rest = board.sides
+    if rest:
+        corner, right, down = board.object_points[board.side == 1][[0, 1, board.columns - 1]]
+        x, y = (right - corner) / board.square_length, (down - corner) / board.square_length
+        turn = np.stack((x, y, np.cross(x, y)), axis=1)
+        back_R, back_t = compose(R, t, turn, corner - turn @ rest[0].object_points[0])
+        if (back_t - camera.center) @ back_R[:, 2] > 0:
+            return rest[0], back_R, back_t
+    return front, R, t
 
 
 def _outline(board: Board) -> Float:

@@ -36,8 +36,7 @@ def whole_delays(detections: BoardDetections, intrinsics: Sequence[Intrinsics]) 
     """
     names = detections.view_names
     views = [board_views(detections, name, lens) for name, lens in zip(names, intrinsics, strict=True)]
-    ends = np.asarray(detections.object_points)[np.asarray(detections.board_index) == 0]
-    ends = ends[[0, -1, detections.boards[0].columns - 2, 1 - detections.boards[0].columns]]
+    ends = np.stack([b.sides[0].object_points[[0, -1, b.columns - 2, 1 - b.columns]] for b in detections.boards])
     later: dict[tuple[int, int], int] = {}
     for a, b in combinations(range(len(names)), 2):
         shift = pair_delay(views[a], views[b], ends, float(intrinsics[b].parameters[:2].mean()))
@@ -56,17 +55,17 @@ def whole_delays(detections: BoardDetections, intrinsics: Sequence[Intrinsics]) 
 
 def pair_delay(a: BoardViews, b: BoardViews, ends: Array, focal: float) -> int | None:
     """Frames by which b is late against a; 0 where they agree; None where too few boards are common or nothing is
-    clear. ends: (n, 3) points of the first board that stand for it. focal: px, of b."""
+    clear. ends: (boards, n, 3) points that stand for each board. focal: px, of b."""
     frames = len(a.error)
     most = min(MOST_SHIFT, frames // 2)
     costs, travels = {}, {}
     for shift in range(-most, most + 1):
         rows = np.arange(max(0, -shift), min(frames, frames - shift))
-        both = np.isfinite(a.error[rows, 0, 0]) & np.isfinite(b.error[rows + shift, 0, 0])
+        both, board = np.nonzero(np.isfinite(a.error[rows, :, 0]) & np.isfinite(b.error[rows + shift, :, 0]))
         rows = rows[both]
         if len(rows) >= LEAST_COMMON:
-            source = apply(a.R[rows, 0, 0], a.t[rows, 0, 0], ends)
-            target = apply(b.R[rows + shift, 0, 0], b.t[rows + shift, 0, 0], ends)
+            source = apply(a.R[rows, board, 0], a.t[rows, board, 0], ends[board])
+            target = apply(b.R[rows + shift, board, 0], b.t[rows + shift, board, 0], ends[board])
             costs[shift] = focal * _apart(source, target)
             travels[shift] = focal * float(np.median(_angle(target, target.mean(axis=0)).max(axis=1)))
     if costs.get(0, np.inf) < LEAST_PX:

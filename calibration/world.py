@@ -148,7 +148,7 @@ def on_board(
     rig: CameraRig, board_R: ArrayLike, board_t: ArrayLike, detections: BoardDetections, frame: int, board: int = 0
 ) -> World:
     """The rig in the world of a board that lies on the floor: its plane is z = 0 with the cameras above, x runs along
-    its rows from column to column, the origin is its first inner corner.
+    its rows from column to column, the origin is its first inner corner; of a board with two sides, of the upper one.
 
     board_R (frames, boards, 3, 3), board_t (frames, boards, 3): world_from_board, as `calibrate_rig` finds them.
     frame: as in detections.frame. Raises InputError where the board was not placed in that frame.
@@ -170,8 +170,11 @@ def on_board(
     inverse = np.linalg.inv(system.H_bb[0])
     R, t = found.board_R[row[0], board], found.board_t[row[0], board]
     above = np.sum((rig.centers - t) @ R[:, 2]) > 0
-    new_R = np.diag([1.0, 1.0, 1.0] if above else [1.0, -1.0, -1.0])
-    first = detections.boards[board].object_points[0]
+    described = detections.boards[board]
+    shown = described.side == (len(described.sides) - 1 if above else 0)
+    first, second = described.object_points[shown][:2]
+    x, z = (second - first) / described.square_length, np.array([0.0, 0.0, 1.0 if above else -1.0])
+    new_R = np.stack((x, np.cross(z, x), z))
     new_t = -new_R @ first
     to_new, shift = compose(new_R, new_t, *invert(R, t))
     world = np.zeros((7, 6))  # how the new world follows a turn and a shift of the board

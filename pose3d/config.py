@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
@@ -58,6 +58,14 @@ class _Cameras(BaseModel):
     video: str = Patterns.video
 
 
+class _Back(BaseModel):
+    model_config = _STRICT
+    first_marker: int
+    thickness: float
+    flipped: Literal["left_right", "top_bottom"]
+    dictionary: str | None = None
+
+
 class _Board(BaseModel):
     model_config = _STRICT
     file: str | None = None
@@ -66,7 +74,9 @@ class _Board(BaseModel):
     square_length: float | None = None
     marker_length: float | None = None
     dictionary: str | None = None
+    first_marker: int | None = None
     unit: str | None = None
+    back: _Back | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -123,7 +133,6 @@ class _Skeleton(BaseModel):
 _TABLES: dict[str, type[BaseModel]] = {
     "session": _Session,
     "cameras": _Cameras,
-    "board": _Board,
     "calibration": _Calibration,
     "poses2d": _Poses2D,
     "skeleton": _Skeleton,
@@ -152,6 +161,9 @@ def load_session(path: Path, data: Path | None = None, output: Path | None = Non
     for name in {"sync", "sync_calibration"} & set(names):
         if options[name].timestamps is not None:
             options[name] = replace(options[name], timestamps=data / options[name].timestamps)
+    if "detect" in options:
+        masks = {name: data / mask for name, mask in options["detect"].masks.items()}
+        options["detect"] = replace(options["detect"], masks=masks)
     if "predict" in options and options["predict"].model is not None:
         options["predict"] = replace(options["predict"], model=data / options["predict"].model)
     cameras = told["cameras"]
@@ -192,17 +204,20 @@ def options_from(cls: type[Any], table: Mapping[str, Any], where: str) -> Any:
 def _validated(tables: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Every table as its model or options dataclass. Raises one InputError with all mistakes in the file."""
     mistakes: list[str] = []
-    valid = [*_TABLES, "labels", *OPTION_TABLES]
+    valid = [*_TABLES, "board", "labels", *OPTION_TABLES]
     mistakes += [f"{key}: unknown table; {nearest_name(key, valid)}" for key in tables if key not in valid]
     told: dict[str, Any] = {}
     for name, model in _TABLES.items():
         if name in tables:
             told[name] = _model(model, tables[name], name, mistakes)
         else:
-            told[name] = None if name == "board" else model.model_construct()
-    several = tables.get("labels", [])
-    several = several if isinstance(several, list) else [several]
-    told["labels"] = [_model(_Labels, table, "labels", mistakes) for table in several]
+            told[name] = model.model_construct()
+    for name, model in (("labels", _Labels), ("board", _Board)):
+        several = tables.get(name, [])
+        several = several if isinstance(several, list) else [several]
+        told[name] = [_model(model, table, name, mistakes) for table in several]
+    if len(told["board"]) > 1 and any(board is not None and board.file is not None for board in told["board"]):
+        mistakes.append("board: expected one `file`, which may describe several boards, got several [[board]]")
     for name, (module, cls) in OPTION_TABLES.items():
         if name in tables:
             told[name] = _options(getattr(import_module(module), cls), tables[name], name, mistakes)
@@ -230,6 +245,11 @@ def _mistake(model: type[BaseModel], detail: Mapping[str, Any], where: str) -> s
     """One of pydantic's errors in the house's words: the dotted path, what is wrong, what to do."""
     path = ".".join((where, *(str(part) for part in detail["loc"])))
     if detail["type"] == "extra_forbidden":
+        for part in detail["loc"][:-1]:
+            hint = model.model_fields[part].annotation if part in model.model_fields else None
+            model = next(
+                (t for t in (hint, *get_args(hint)) if isinstance(t, type) and issubclass(t, BaseModel)), model
+            )
         return f"{path}: unknown key; {nearest_name(str(detail['loc'][-1]), model.model_fields)}"
     if detail["type"] == "unexpected_keyword_argument":
         return f"{path}: unknown key; correct it or take it out"
@@ -268,13 +288,19 @@ def _default(field: Any) -> Any:
     return ... if field.default_factory is MISSING else Field(default_factory=field.default_factory)
 
 
-def _board(board: _Board | None, path: Path) -> Any:
-    """A path, a Board or None. Raises InputError when the board's own numbers do not fit."""
-    if board is None or board.file is not None:
-        return None if board is None else board.file
-    from calibration.board import Board
+def _board(boards: list[_Board], path: Path) -> Any:
+    """A path, a Board, several, or None. Raises InputError when a board's own numbers do not fit, or boards cannot be
+    told apart."""
+    if not boards or boards[0].file is not None:
+        return boards[0].file if boards else None
+    from calibration.board import Back, Board, refuse_alike
 
+    made = []
     try:
-        return Board(**board.model_dump(exclude={"file"}, exclude_none=True))
+        for told in boards:
+            back = None if told.back is None else Back(**told.back.model_dump())
+            made.append(Board(**told.model_dump(exclude={"file", "back"}, exclude_none=True), back=back))
+        refuse_alike(made)
     except InputError as error:
         raise InputError(f"{path}: board: {error}") from None
+    return made[0] if len(made) == 1 else tuple(made)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.calibrate import CalibrationOptions
+from calibration.detection import DetectionOptions
 from calibration.errors import InputError, nearest_name
 from calibration.files import load_rig
 from calibration.footage import find_sources
@@ -79,6 +80,7 @@ def calibrate_folder(
     lens: Mapping[str, Lens] | None = None,
     world: WorldOptions | None = None,
     refine: bool = False,
+    detect: DetectionOptions | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> StageReport:
@@ -86,12 +88,12 @@ def calibrate_folder(
 
     intrinsics: such a folder with footage of each camera alone, or a calibration whose intrinsics are taken, and
     adjusted where `refine`. lens: {camera: its kind of lens}, see `IntrinsicsOptions`. world: where the world's origin
-    is. Raises InputError.
+    is. detect: what takes no part. Raises InputError.
     """
     sources = {name: path for name, path in find_sources(folder).items() if path != intrinsics}
     known = find_sources(intrinsics) if intrinsics is not None and intrinsics.is_dir() else intrinsics
     calibrate = CalibrationOptions(refine=refine, intrinsics=IntrinsicsOptions(lens=dict(lens or {})))
-    options = {"calibrate": calibrate, "world": world}
+    options = {"calibrate": calibrate, "world": world, "detect": detect}
     return calibrate_footage(output, sources, board, intrinsics=known, options=options, force=force, progress=progress)
 
 
@@ -103,6 +105,7 @@ def resettle_folder(
     moved: Sequence[str],
     besides: object = None,
     *,
+    detect: DetectionOptions | None = None,
     refine: bool = False,
     force: bool = False,
     progress: Progress | None = None,
@@ -116,7 +119,8 @@ def resettle_folder(
     if besides:
         raise InputError("--keep keeps intrinsics and world; leave out --intrinsics, --lens, --floor and --world")
     sources, options = find_sources(folder), MovedOptions(refine=refine)
-    return resettle_footage(output, keep, moved, sources, board, options=options, force=force, progress=progress)
+    told: dict[str, Any] = {"options": options, "detect": detect, "force": force, "progress": progress}
+    return resettle_footage(output, keep, moved, sources, board, **told)
 
 
 def reconstruct_folder(

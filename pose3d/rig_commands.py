@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from pose3d.flags import Force, Json
 
 if TYPE_CHECKING:
+    from calibration.detection import DetectionOptions
     from calibration.world import WorldOptions
 
 __all__ = ["calibrate", "check"]
@@ -25,6 +26,7 @@ def calibrate(
     lens: dict[str, Literal["pinhole", "fisheye", "rational"]] | None = None,
     floor: int | None = None,
     world: Path | None = None,
+    detect: Path | None = None,
     keep: Path | None = None,
     moved: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     refine: Annotated[bool, Parameter(negative="")] = False,
@@ -38,7 +40,7 @@ def calibrate(
     folder
         <camera>.mp4 or <camera>/ of images, one for each camera
     board
-        the board's description, board.toml
+        the description of the board, or of several: board.toml
     output
         the calibration to write, such as calibration.toml
     intrinsics
@@ -49,6 +51,8 @@ def calibrate(
         frame in which the board lies on the floor: it becomes z = 0, with the cameras above
     world
         file with the keys of pose3d.toml's table [world]: points that say where the world is, distances to check
+    detect
+        file with the keys of pose3d.toml's table [detect]: frames to leave out, masks; paths relative to it
     keep
         a calibration of which only the cameras named by --moved are placed anew, all others stay
     moved
@@ -59,25 +63,19 @@ def calibrate(
     from pose3d.console import progress_bars, show_reports
     from pose3d.pipeline import calibrate_folder, resettle_folder
 
-    options = _world(floor, world)
+    options, looked = _world(floor, world), _detect(detect)
     with progress_bars(quiet=json) as progress:
         if keep is None and not moved:
             report = calibrate_folder(
-                folder,
-                board,
-                output,
-                intrinsics,
-                lens=lens,
-                world=options,
-                refine=refine,
-                force=force,
+                folder, board, output, intrinsics, lens=lens, world=options, refine=refine, detect=looked, force=force,
                 progress=progress,
-            )
+            )  # fmt: skip
         else:
             besides = intrinsics or lens or options
             report = resettle_folder(
-                folder, board, output, keep, moved, besides, refine=refine, force=force, progress=progress
-            )
+                folder, board, output, keep, moved, besides, detect=looked, refine=refine, force=force,
+                progress=progress,
+            )  # fmt: skip
     show_reports([report], json=json)
 
 
@@ -128,3 +126,15 @@ def _world(floor: int | None, file: Path | None) -> WorldOptions | None:
         return None if floor is None else WorldOptions(floor_frame=floor)
     told: WorldOptions = options_from(WorldOptions, read_toml(file), str(file))
     return told if floor is None else replace(told, floor_frame=floor)
+
+
+def _detect(file: Path | None) -> DetectionOptions | None:
+    """A TOML with the keys of [detect]. Raises InputError."""
+    from calibration.detection import DetectionOptions
+    from calibration.files.toml_tables import read_toml
+    from pose3d.config import options_from
+
+    if file is None:
+        return None
+    told: DetectionOptions = options_from(DetectionOptions, read_toml(file), str(file))
+    return replace(told, masks={name: file.parent / mask for name, mask in told.masks.items()})

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calibration.errors import InputError
-from calibration.files import load_board, load_rig
+from calibration.files import load_boards, load_rig
 from calibration.files.atomic import write_bytes
 from calibration.footage import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from pose3d.session import ENDINGS, LabelTable, Patterns, Session, find_files, find_labels, find_recordings
@@ -93,7 +93,7 @@ def look_around(folder: Path) -> Findings:
         for name in recordings or ("",):
             cameras |= dict.fromkeys(find_files(session, what, name))
     tomls = _ending(files, (".toml",))
-    board = next((p for p in tomls if _reads(load_board, folder / p)), None)
+    board = next((p for p in tomls if _reads(load_boards, folder / p)), None)
     rigs = [p for p in tomls if _reads(load_rig, folder / p) or _reads(_rig_in_no_unit, folder / p)]
     unit = None if not rigs or not _reads(load_rig, folder / rigs[0]) else load_rig(folder / rigs[0]).unit
     found = Findings(patterns, tuple(cameras), recordings, board, rigs[0] if rigs else None, unit)
@@ -223,9 +223,14 @@ _TEMPLATE = """\
 # Where a calibration calls a camera otherwise: its name there = its name here.
 # rename = {{ cam_01 = "cam01" }}
 
-# The printed board that was filmed to calibrate the cameras.
+# The printed board, or boards, filmed to calibrate the cameras.
 {board_table}[board]
 {board}
+
+# What takes no part in finding it.
+# [detect]
+# leave_out.top = [12, [100, 140]]          # frames of its board footage, ranges with both ends; all = of each camera
+# masks = {{ side = "masks/side.png" }}     # an image of the size of the camera's: corners on black are ignored
 
 # A finished calibration, instead of footage of a board.
 {calibration_table}[calibration]

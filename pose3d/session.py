@@ -89,8 +89,8 @@ class Session:
     file: the TOML, for messages. data: folder that patterns and paths are relative to; never written to. output: folder
     of the results. unit: of the world; None = the board's or the calibration's. recordings, cameras: their names,
     empty = find them. rename: a camera's name in the given calibration -> its name here.
-    board: a path relative to data, a Board, or None. calibration: path of a given one relative to data, or None;
-    intrinsics: of a calibration whose intrinsics are taken and only the cameras' places sought, or None.
+    board: a path relative to data, a Board, several, or None. calibration: path of a given one relative to data, or
+    None; intrinsics: of a calibration whose intrinsics are taken and only the cameras' places sought, or None.
     labels: where frames to train a network on lie. options: options dataclasses by the name of their table.
     window: frames per window of every stage.
     """

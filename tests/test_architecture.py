@@ -12,10 +12,10 @@ ROOT = Path(__file__).parent.parent
 # Lowest floor first. A module imports only from lower floors of its own package; pose3d may import calibration.
 FLOORS = {
     "calibration": [
-        ["errors", "findings"],
-        ["transforms", "solver", "corners"],
-        ["camera", "board", "footage"],
-        ["rig", "consensus", "lenses", "board_check"],
+        ["errors", "findings", "dictionaries"],
+        ["transforms", "solver", "corners", "board"],
+        ["camera", "board_corners", "footage"],
+        ["rig", "consensus", "lenses", "board_check", "omissions"],
         ["geometry", "motion", "normal_equations", "planar"],
         ["detection", "synthetic", "files", "evidence", "drift_report", "timing", "scores"],
         ["extrinsics", "bundle", "tracks", "hypotheses"],

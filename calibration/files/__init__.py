@@ -24,7 +24,7 @@ from calibration.rig import CameraRig
 if TYPE_CHECKING:
     from calibration.board import Board
 
-__all__ = ["READABLE_RIGS", "WRITABLE_RIGS", "load_board", "load_rig", "save_rig"]
+__all__ = ["READABLE_RIGS", "WRITABLE_RIGS", "load_board", "load_boards", "load_rig", "save_rig"]
 
 Size = tuple[int, int] | None
 READABLE_RIGS = {
@@ -105,11 +105,20 @@ def save_rig(path: str | os.PathLike[str], rig: CameraRig, format: str | None = 
     WRITABLE_RIGS[told](path, rig)
 
 
-def load_board(path: str | os.PathLike[str]) -> Board:
-    """The calibration board of a board.toml, ours or sleap-anipose's. Raises InputError naming file and key."""
-    from calibration.files.board_toml import board_from_table
+def load_boards(path: str | os.PathLike[str]) -> tuple[Board, ...]:
+    """The calibration boards of a board.toml, ours (one, or several [[board]]) or sleap-anipose's. Raises InputError
+    naming file and key, and boards that an image cannot tell apart."""
+    from calibration.files.board_toml import boards_from_tables
 
-    return board_from_table(read_toml(Path(path)), Path(path))
+    return boards_from_tables(read_toml(Path(path)), Path(path))
+
+
+def load_board(path: str | os.PathLike[str]) -> Board:
+    """The only board of a board.toml. Raises InputError as `load_boards`, and where it describes several."""
+    first, *others = load_boards(path)
+    if others:
+        raise InputError(f"{path}: expected one board, got {1 + len(others)}; read them with load_boards")
+    return first
 
 
 def _told_format(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from calibration.calibrate import CalibrationOptions, calibrate_rig
 from calibration.camera import Intrinsics
 from calibration.detection import DetectionOptions, detect_boards
 from calibration.errors import InputError, nearest_name
-from calibration.files import load_board, load_rig, save_rig
+from calibration.files import load_boards, load_rig, save_rig
 from calibration.files.atomic import write_bytes
 from calibration.files.calibration_toml import covariance_path
 from calibration.footage import open_footage
@@ -37,7 +37,7 @@ CALIBRATE_VERSION, TAKE_VERSION, RESETTLE_VERSION = 3, 1, 1
 def calibrate_footage(
     output: Path,
     sources: Mapping[str, Path],
-    board: Path | Board,
+    board: Path | Board | Sequence[Board],
     *,
     intrinsics: Mapping[str, Path] | Path | None = None,
     options: Mapping[str, Any] | None = None,
@@ -47,7 +47,8 @@ def calibrate_footage(
     """Calibrate a rig from footage of boards; writes `output`, and beside it its covariance, `<stem>.report.json` and
     the same as a page with pictures, `<stem>.html`.
 
-    sources: {camera: video or folder of images}. intrinsics: {camera: footage of that camera alone}, or a calibration
+    sources: {camera: video or folder of images}. board: the boards, or the file that describes them. intrinsics:
+    {camera: footage of that camera alone}, or a calibration
     file whose intrinsics are taken as they are. options: by table, `detect`, `calibrate`, `world`, `sync_calibration`.
     Raises InputError.
     """
@@ -59,11 +60,12 @@ def calibrate_footage(
     detect, calibrate = told.get("detect") or DetectionOptions(), told.get("calibrate") or CalibrationOptions()
     sync = told.get("sync_calibration") or SyncOptions()
     inputs: dict[str, Any] = {f"calibration.{name}": fingerprint_source(path) for name, path in sources.items()}
-    inputs["board"] = board if isinstance(board, Board) else fingerprint_source(board)
+    inputs["board"] = fingerprint_source(board) if isinstance(board, Path) else board
     if isinstance(intrinsics, Path):
         inputs["intrinsics"] = fingerprint_source(intrinsics)
     elif intrinsics:
         inputs |= {f"intrinsics.{name}": fingerprint_source(path) for name, path in intrinsics.items()}
+    inputs |= _mask_fingerprints(detect)
     if sync.timestamps is not None:
         inputs["timestamps"] = fingerprint_source(sync.timestamps)
     names = (output.name, covariance_path(output).name, f"{output.stem}.report.json", f"{output.stem}.html")
@@ -72,18 +74,18 @@ def calibrate_footage(
         f"calibrate.{output.stem}",
         CALIBRATE_VERSION,
         inputs,
-        {"detect": detect, "calibrate": calibrate, "sync": replace(sync, timestamps=None)} | _told(told.get("world")),
+        {"detect": replace(detect, masks={}), "calibrate": calibrate, "sync": replace(sync, timestamps=None)}
+        | _told(told.get("world")),
         names,
     )
 
     def work() -> dict[str, Any]:
-        boards = board if isinstance(board, Board) else load_board(board)
+        boards = _boards(board)
         known = _known_intrinsics(intrinsics, sources, boards, detect, calibrate.intrinsics, progress)
         timeline = _timeline(sources, sync)
         detections = _detected(sources, boards, detect, timeline, plan.unfinished / "boards", progress)
         calibration = calibrate_rig(detections, calibrate, known or None)
-        frames = None if timeline is None else {name: timeline.frame[:, timeline.view(name)] for name in sources}
-        report = calibration.report.with_findings(inspect_footage(sources, detections, frames))
+        report = calibration.report.with_findings(inspect_footage(sources, detections))
         world = told.get("world") or WorldOptions()
         placed = calibration.rig, calibration.board_R, calibration.board_t, calibration.detections
         rig, said = place_rig(calibration.rig, world, lambda: on_board(*placed, world.floor_frame or 0))
@@ -144,6 +146,7 @@ def resettle_footage(
     board: Path,
     *,
     options: MovedOptions | None = None,
+    detect: DetectionOptions | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> StageReport:
@@ -154,22 +157,22 @@ def resettle_footage(
     """
     if keep.resolve() == output.resolve():
         raise InputError(f"{output}: expected another file than the calibration to keep; give a new name as --output")
-    options = options or MovedOptions()
+    options, detect = options or MovedOptions(), detect or DetectionOptions()
     rig = load_rig(keep)
     for name in moved:
         rig.index(name)
     used = {name: path for name, path in sources.items() if name in rig.names}
     inputs: dict[str, Any] = {f"calibration.{name}": fingerprint_source(path) for name, path in used.items()}
-    inputs |= {"board": fingerprint_source(board), "keep": fingerprint_source(keep)}
+    inputs |= _mask_fingerprints(detect) | {"board": fingerprint_source(board), "keep": fingerprint_source(keep)}
     if covariance_path(keep).is_file():
         inputs["covariance"] = fingerprint_source(covariance_path(keep))
     names = (output.name, covariance_path(output).name)
-    told = {"moved": sorted(moved), "options": options}
+    told = {"moved": sorted(moved), "options": options, "detect": replace(detect, masks={})}
     plan = Plan(output.parent, f"resettle.{output.stem}", RESETTLE_VERSION, inputs, told, names)
 
     def work() -> dict[str, Any]:
         timeline, cache = _timeline(used, SyncOptions()), plan.unfinished / "boards"
-        detections = _detected(used, load_board(board), DetectionOptions(), timeline, cache, progress)
+        detections = _detected(used, load_boards(board), detect, timeline, cache, progress)
         found = resettle_cameras(rig, moved, detections, options)
         save_rig(output, found.rig)
         return {"text": found.text}
@@ -182,9 +185,23 @@ def _told(world: WorldOptions | None) -> dict[str, Any]:
     return {} if world is None else {"world": world}
 
 
+def _mask_fingerprints(options: DetectionOptions) -> dict[str, Any]:
+    """By role, of a plan's inputs. Raises InputError for a mask that is not there."""
+    for name, path in options.masks.items():
+        if not path.is_file():
+            raise InputError(f"detect.masks.{name}: {path}: expected an image, found no file; correct the path")
+    return {f"mask.{name}": fingerprint_source(path) for name, path in options.masks.items()}
+
+
+def _boards(told: Path | Board | Sequence[Board]) -> tuple[Board, ...]:
+    if isinstance(told, Path):
+        return load_boards(told)
+    return (told,) if isinstance(told, Board) else tuple(told)
+
+
 def _detected(
     sources: Mapping[str, Path],
-    board: Board,
+    boards: Sequence[Board],
     options: DetectionOptions,
     timeline: Timeline | None,
     cache: Path,
@@ -192,9 +209,9 @@ def _detected(
 ) -> BoardDetections:
     """Boards in the footage; of videos also when each picture was taken, as far as it is known."""
     if timeline is None:
-        return detect_boards(sources, board, options, cache=cache, progress=progress)
+        return detect_boards(sources, boards, options, cache=cache, progress=progress)
     frames = {name: timeline.frame[:, timeline.view(name)] for name in sources}
-    found = detect_boards(sources, board, options, frames=frames, cache=cache, progress=progress)
+    found = detect_boards(sources, boards, options, frames=frames, cache=cache, progress=progress)
     rows = found.frame
     delay = np.stack([-timeline.shift[rows, timeline.view(name)] for name in found.view_names]) / timeline.fps
     return replace(found, time=timeline.time[rows], delay=delay)
@@ -218,7 +235,7 @@ def _timeline(sources: Mapping[str, Path], sync: SyncOptions) -> Timeline | None
 def _known_intrinsics(
     given: Mapping[str, Path] | Path | None,
     sources: Mapping[str, Path],
-    board: Board,
+    boards: Sequence[Board],
     options: DetectionOptions,
     estimate: IntrinsicsOptions,
     progress: Progress | None,
@@ -234,5 +251,8 @@ def _known_intrinsics(
             raise InputError(
                 f"intrinsics: camera '{name}' has no footage with the others; {nearest_name(name, sources)}"
             )
-    alone = {name: detect_boards({name: path}, board, options, progress=progress) for name, path in given.items()}
+    alone = {}
+    for name, path in given.items():
+        own = DetectionOptions(options.step, masks={n: mask for n, mask in options.masks.items() if n == name})
+        alone[name] = detect_boards({name: path}, boards, own, progress=progress)
     return {name: estimate_intrinsics(detections, name, estimate).intrinsics for name, detections in alone.items()}

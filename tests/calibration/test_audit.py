@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from calibration.calibrate import calibrate_rig
 from calibration.errors import InputError
-from calibration.mishaps import MISHAPS, Scene, clean_scene
+from calibration.mishaps import MISHAPS, Scene, clean_scene, outlier_frames
+from calibration.omissions import leave_out_line
 
 
 def small(seed: int) -> tuple[Scene, np.random.Generator]:
@@ -41,3 +43,21 @@ def test_mistakes_are_named(mishap: Callable[[Scene, np.random.Generator], Scene
         assert any(set(f.cameras) & set(scene.cameras) for f in own)
     for finding in findings:
         assert finding.remedy
+
+
+def test_odd_frames_are_told_by_the_numbers_of_their_own_footage() -> None:
+    """Cameras that started at other times: the numbers are those that a user finds in the camera's own video, and the
+    line that leaves them out can be copied."""
+    scene = outlier_frames(*small(5))
+    detections = scene.detections
+    own = detections.frame + 1000 * np.arange(1, len(detections.view_names) + 1)[:, None]
+    plain = calibrate_rig(detections).report.findings
+    shifted = calibrate_rig(replace(detections, own_number=own)).report.findings
+    pairs = [(a, b) for a, b in zip(plain, shifted, strict=True) if a.kind == "outlier_frames"]
+    assert pairs
+    for before, after in pairs:
+        first = 1000 * (detections.view_names.index(after.cameras[0]) + 1)
+        assert after.frames == tuple(first + frame for frame in before.frames)
+        assert f": {after.frames[0]}" in after.message
+        assert f"leave_out.{after.cameras[0]} = [{after.frames[0]}" in after.remedy
+        assert leave_out_line({after.cameras[0]: after.frames}).split(" under")[0] in after.remedy

@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from calibration import board as module
-from calibration.board import Board, BoardDetections, Pattern, detect_board, find_markers
+from calibration import board_corners as module
+from calibration.board import Board, BoardDetections, Pattern, charuco
+from calibration.board_corners import detect_board, find_markers
 from calibration.errors import InputError
 from calibration.synthetic import board_motion, board_visible, render_board, ring_rig
 
@@ -208,7 +209,7 @@ def test_a_corner_much_fainter_than_the_others_is_none() -> None:
 
 
 def test_markers_foretell_the_corners_beside_them() -> None:
-    layout = np.array(module._charuco(CHARUCO, False).getObjPoints())[:, :, :2]
+    layout = np.array(charuco(CHARUCO, False).getObjPoints())[:, :, :2]
     page = layout / 20.0 * 60 - 0.5
     markers = cv2.perspectiveTransform(page.reshape(1, -1, 2), H).reshape(-1, 4, 2)
     xy, step_u, step_v = module._from_markers(markers, np.arange(12), CHARUCO, False)

@@ -9,11 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
+from calibration import board_check
 from calibration import detection as module
-from calibration.board import Board, Pattern, detect_board
+from calibration.board import Back, Board, Pattern
+from calibration.board_corners import detect_board
 from calibration.detection import DetectionOptions, detect_boards, find_pattern
 from calibration.errors import InputError
 from calibration.footage import open_footage
+from calibration.omissions import leave_out_line
 
 BOARD = Board(5, 4, 20.0, 15.0, "DICT_5X5_50")
 WIDTH, HEIGHT = 320, 240
@@ -166,6 +169,34 @@ def test_two_boards_in_one_footage(tmp_path: Path) -> None:
     np.testing.assert_array_equal(seen, [[True] * 12 + [False] * 6, [False] * 12 + [True] * 6])
 
 
+def test_boards_of_one_dictionary_side_by_side(tmp_path: Path) -> None:
+    """In one image, each with markers of its own: each is found as if it were alone."""
+    boards = (BOARD, Board(5, 4, 20.0, 15.0, "DICT_5X5_50", first_marker=10))
+    picture = np.concatenate([view(board, shift) for board, shift in zip(boards, (0, 12), strict=True)], axis=1)
+    found = detect_boards({"cam": folder(tmp_path / "cam", {0: picture, 1: picture})}, boards)
+    assert np.isfinite(found.corners).all()
+    alone = [detect_board(view(board, shift), board)[0] for board, shift in zip(boards, (0, 12), strict=True)]
+    np.testing.assert_allclose(found.corners[0, 0, :12], alone[0], atol=0.05)
+    np.testing.assert_allclose(found.corners[0, 0, 12:], alone[1] + [WIDTH, 0], atol=0.05)
+    with pytest.raises(InputError, match="board 1 and board 2 have the markers 0 to 9 of DICT_5X5_50 both"):
+        detect_boards({"cam": tmp_path / "cam"}, (BOARD, BOARD))
+    with pytest.raises(InputError, match=r"5 x 4 squares, DICT_5X5_100 from marker 80 on, found in no image"):
+        detect_boards({"cam": tmp_path / "cam"}, Board(5, 4, 20.0, 15.0, "DICT_5X5_100", first_marker=80))
+
+
+def test_a_board_with_two_sides(tmp_path: Path) -> None:
+    board = Board(5, 4, 20.0, 15.0, "DICT_5X5_50", back=Back(20, 4.0, "left_right"))
+    front, back = board.sides
+    found = detect_boards({"cam": folder(tmp_path / "cam", {0: view(front, 3), 1: view(back, 3)})}, board)
+    seen = np.isfinite(found.sigma[0])
+    np.testing.assert_array_equal(seen, [[True] * 12 + [False] * 12, [False] * 12 + [True] * 12])
+    np.testing.assert_allclose(found.corners[0, 1, 12:], found.corners[0, 0, :12], atol=0.1)
+    np.testing.assert_array_equal(found.side_index, [0] * 12 + [1] * 12)
+    other = Board(4, 5, 20.0, 15.0, "DICT_5X5_50", back=Back(20, 4.0, "left_right"))
+    with pytest.raises(InputError, match="columns and rows are exchanged"):
+        detect_boards({"cam": tmp_path / "cam"}, other)
+
+
 def test_a_camera_without_board_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sources = {"one": folder(tmp_path / "one", {0: view(BOARD, 0)}), "two": folder(tmp_path / "two", {0: NOTHING})}
     with caplog.at_level(logging.WARNING):
@@ -185,12 +216,76 @@ def test_no_board_anywhere_says_which_dictionaries_were_seen(tmp_path: Path) -> 
     blank = {"one": folder(tmp_path / "blank", {0: NOTHING})}
     with pytest.raises(InputError, match="nor markers of a known dictionary"):
         detect_boards(blank, BOARD)
-    assert module._smallest("DICT_4X4_1000", 49) == "DICT_4X4_50"
-    assert module._smallest("DICT_4X4_1000", 50) == "DICT_4X4_100"
-    assert module._smallest("DICT_4X4_1000", 999) == "DICT_4X4_1000"
-    assert module._smallest("DICT_ARUCO_ORIGINAL", 5) == "DICT_ARUCO_ORIGINAL"
-    assert module._FAMILIES[0] == "DICT_4X4_1000"
-    assert len(module._FAMILIES) == 10
+    assert board_check._smallest("DICT_4X4_1000", 49) == "DICT_4X4_50"
+    assert board_check._smallest("DICT_4X4_1000", 50) == "DICT_4X4_100"
+    assert board_check._smallest("DICT_4X4_1000", 999) == "DICT_4X4_1000"
+    assert board_check._smallest("DICT_ARUCO_ORIGINAL", 5) == "DICT_ARUCO_ORIGINAL"
+    assert board_check._FAMILIES[0] == "DICT_4X4_1000"
+    assert len(board_check._FAMILIES) == 10
+
+
+def test_frames_to_leave_out(two: dict[str, Path]) -> None:
+    whole = detect_boards(two, BOARD)
+    np.testing.assert_array_equal(whole.numbers, [[3, 4, -1, 10], [-1, 4, 5, 10]])
+    some = detect_boards(two, BOARD, DetectionOptions(leave_out={"left": ((2, 3),), "all": (10,)}))
+    np.testing.assert_array_equal(some.frame, whole.frame)
+    np.testing.assert_array_equal(np.isfinite(some.sigma).any(axis=2), [[0, 1, 0, 0], [0, 1, 0, 0]])
+    np.testing.assert_array_equal(some.numbers, [[-1, 4, -1, -1], [-1, 4, 5, -1]])
+    told = {"left": [3, 4, 10], "right": [10, 4, 5]}
+    own = detect_boards(two, BOARD, DetectionOptions(leave_out={"right": (10,)}), frames=told)
+    np.testing.assert_array_equal(own.numbers, [[3, 4, 10], [-1, 4, 5]])
+    np.testing.assert_array_equal(np.isfinite(own.sigma).any(axis=2), [[1, 1, 1], [0, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("leave_out", "message"),
+    [
+        ({"lft": (3,)}, r"leave_out: camera 'lft' is not in the footage; did you mean 'left'"),
+        ({"left": (7,)}, r"leave_out\.left: expected frames of .*left, which has 3 to 10, got 7"),
+        ({"all": ((11, 20),)}, r"leave_out\.all: expected frames of .*left, which has 3 to 10, got \[11, 20\]"),
+        ({"left": ((0, 99),)}, r"leave_out: camera 'left': none of its frames is left"),
+        ({"left": ((4, 3),)}, r"leave_out\.left: expected frame numbers from 0 on and ranges .* got \[4, 3\]"),
+        ({"left": (-1,)}, r"leave_out\.left: expected frame numbers from 0 on .* got -1"),
+    ],
+)
+def test_frames_that_cannot_be_left_out(two: dict[str, Path], leave_out: dict, message: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(InputError, match=message):
+        detect_boards(two, BOARD, DetectionOptions(leave_out=leave_out))
+
+
+def test_masks_hide_corners_and_nothing_else(tmp_path: Path, two: dict[str, Path]) -> None:
+    whole = detect_boards(two, BOARD)
+    picture = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    column = int(np.nanmedian(whole.corners[0, ..., 0]))
+    picture[:, :column] = 0
+    path = tmp_path / "left.png"
+    cv2.imwrite(str(path), picture)
+    cache = tmp_path / "cache"
+    for _ in range(2):  # the second time from what is kept
+        found = detect_boards(two, BOARD, DetectionOptions(masks={"left": path}), cache=cache)
+        hidden = np.isfinite(whole.sigma[0]) & ~np.isfinite(found.sigma[0])
+        np.testing.assert_array_equal(hidden, np.rint(whole.corners[0, ..., 0]) < column)
+        assert hidden.any()
+        np.testing.assert_array_equal(found.corners[1], whole.corners[1])
+        np.testing.assert_array_equal(found.corners[0][~hidden], whole.corners[0][~hidden])
+    np.testing.assert_array_equal(detect_boards(two, BOARD, cache=cache).corners, whole.corners)
+    cv2.imwrite(str(path), picture[:, :-1])
+    told = r"masks\.left: .*left\.png: expected an image of 320 x 240 px, as .*left, got 319 x 240"
+    with pytest.raises(InputError, match=told):
+        detect_boards(two, BOARD, DetectionOptions(masks={"left": path}))
+    cv2.imwrite(str(path), 0 * picture)
+    with pytest.raises(InputError, match=r"masks\.left: hides all 36 corners .* the wrong way round"):
+        detect_boards(two, BOARD, DetectionOptions(masks={"left": path}))
+    with pytest.raises(InputError, match=r"masks: camera 'lft' .* did you mean 'left'"):
+        detect_boards(two, BOARD, DetectionOptions(masks={"lft": path}))
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"masks\.left: .*expected an image that OpenCV can read"):
+        detect_boards(two, BOARD, DetectionOptions(masks={"left": path}))
+
+
+def test_lines_that_leave_frames_out() -> None:
+    told = leave_out_line({"cam0": [3, 9, 10, 11, 12, 20, 21, -1], "my cam": [5]})
+    assert told == 'add leave_out.cam0 = [3, [9, 12], 20, 21] and leave_out."my cam" = [5] under [detect]'
 
 
 def test_footage_that_cannot_be_read_names_the_camera(tmp_path: Path, two: dict[str, Path]) -> None:

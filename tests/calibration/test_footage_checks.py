@@ -19,6 +19,7 @@ from calibration.footage_checks import (
     mirrored_views,
     refuse_mirrored,
 )
+from calibration.omissions import leave_out_line
 from calibration.synthetic import board_path, ring_rig, simulate_detections
 
 BOARD = Board(6, 5, 60.0)
@@ -74,6 +75,7 @@ def test_frozen_pictures_are_numbered(detections: BoardDetections) -> None:
     (finding,) = check_frozen(replace(detections, corners=corners))
     assert (finding.kind, finding.cameras) == ("frozen_video", ("cam1",))
     assert finding.frames[0] > 100 + start
+    assert finding.remedy.endswith(leave_out_line({"cam1": finding.frames}))
     assert finding.measured == len(finding.frames) > 20
     still = np.repeat(detections.corners[:, start : start + 1], 60, axis=1)  # a board that rests in all cameras
     assert check_frozen(replace(detections, corners=still)) == ()

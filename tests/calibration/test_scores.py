@@ -96,7 +96,7 @@ def test_camera_columns_are_derivatives(rng: np.random.Generator) -> None:
 def test_without_takes_out_cameras_and_frames(rng: np.random.Generator) -> None:
     placed, _, _, _ = fitted(rng, 10)
     frames = placed.frame + 50
-    left = placed.without([({"cam0", "cam2"}, {52, 53})], frames)
+    left = placed.without([(("cam0", "cam2"), (52, 53))], np.stack((frames, frames + 100, frames + 200)))
     gone = np.isfinite(placed.xy) & ~np.isfinite(left.xy)
     assert set(frames[gone.any(axis=(0, 2, 3))]) <= {52, 53}
     assert not gone[1].any()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from calibration.board import Back, Board
 from calibration.errors import InputError
 from pose3d.config import OPTION_TABLES, load_session, options_from
 from pose3d.session import LabelTable, Patterns, SkeletonTable
@@ -101,6 +102,27 @@ def test_reading_a_sessions_file_does_not_import_torch(tmp_path: Path) -> None:
     assert told.strip() == "False"
 
 
+SMALL = "[[board]]\ncolumns = 5\nrows = 4\nsquare_length = 20\nmarker_length = 15\n"
+
+
+def test_boards_of_two_sides_and_several(tmp_path: Path) -> None:
+    back = "[board.back]\nfirst_marker = 20\nthickness = 3\nflipped = 'left_right'\n"
+    one, two = Board(5, 4, 20.0, 15.0), Board(5, 4, 20.0, 15.0, first_marker=10, back=Back(20, 3.0, "left_right"))
+    told = load_session(written(tmp_path, SMALL + SMALL + "first_marker = 10\n" + back)).board
+    assert told == (one, two)
+    assert load_session(written(tmp_path, SMALL)).board == one
+    wrong = written(tmp_path, SMALL + back.replace("flipped", "fliped"))
+    with pytest.raises(InputError, match=r"board\.back\.fliped: unknown key; did you mean 'flipped'"):
+        load_session(wrong)
+
+
+def test_what_detection_leaves_out(tmp_path: Path) -> None:
+    text = '[detect]\nmasks = { top = "masks/top.png" }\nleave_out.top = [3, [7, 9]]\nleave_out.all = [0]\n'
+    options = load_session(written(tmp_path, text)).options["detect"]
+    assert options.leave_out == {"top": (3, (7, 9)), "all": (0,)}
+    assert options.masks == {"top": tmp_path / "masks/top.png"}
+
+
 def test_data_and_output_can_be_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     path = written(tmp_path, 'board = "boards/b.toml"')
@@ -129,6 +151,11 @@ def test_data_and_output_can_be_elsewhere(tmp_path: Path) -> None:
         ),
         ("[board]\ncolumns = 3", "board: expected `file`, or at least columns, rows and square_length"),
         ("[board]\nfile = 'b'\nrows = 3", "board: expected `file` or the board itself, got both (file and rows)"),
+        ("[board]\ncolumns = 3\nrows = 3\nsquare_length = 1\nback = { thicknes = 3 }", "4 mistakes:\n"),
+        ("[[board]]\nfile = 'b'\n[[board]]\nfile = 'c'", "board: expected one `file`, which may describe several"),
+        (2 * "[[board]]\ncolumns = 4\nrows = 3\nsquare_length = 2\nmarker_length = 1\n", "board: boards: board 1 and"),
+        ("[detect]\nleave_out = { top = [[9, 3]] }", "detect.leave_out.top: expected frame numbers from 0 on"),
+        ("[detect]\nleave_out = { top = ['a'] }", "2 mistakes:\n  detect.leave_out.top.0"),
         ("[skeleton]\nbones = [['a', 'b', 'c']]", "skeleton.bones.0"),
         ("[labels]\nframes = [0, 3]", "labels.files: missing; add it"),
         ("[[labels]]\nfiles = 'a'\nmising = 'skip'", "labels.mising: unknown key; did you mean 'missing'?"),

@@ -68,6 +68,31 @@ def test_the_floor_becomes_the_world(seen: dict[str, Any], tmp_path: Path, capsy
     assert "floor_frame: expected a frame in which the board is seen well enough, got 99" in _words(capsys)
 
 
+def test_what_takes_no_part_from_a_file(
+    seen: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told, simulated = [], stage.detect_boards
+    two = "".join(f"[[board]]\ncolumns = 7\nrows = {rows}\nsquare_length = 25\n" for rows in (10, 9))
+
+    def detect(sources: dict[str, Path], boards: Any, options: Any, **more: Any) -> Any:
+        told.append((boards, options))
+        return simulated(sources, boards, options, **more)
+
+    monkeypatch.setattr(stage, "detect_boards", detect)
+    (tmp_path / "mask.png").write_bytes(b"any")
+    (tmp_path / "detect.toml").write_text('leave_out.cam1 = [3, [5, 9]]\nmasks = { cam0 = "mask.png" }\n')
+    seen["board"].write_text(two)
+    main(calibrate(seen, tmp_path / "c.toml", "--detect", str(tmp_path / "detect.toml"), "--json"))
+    moved = ["--keep", str(tmp_path / "c.toml"), "--moved", "cam1"]
+    main(calibrate(seen, tmp_path / "d.toml", "--detect", str(tmp_path / "detect.toml"), *moved))
+    assert len(told) == 2
+    for boards, options in told:
+        assert boards == (BOARD, Board(7, 9, 25.0))
+        assert options.leave_out == {"cam1": (3, (5, 9))}
+        assert options.masks == {"cam0": tmp_path / "mask.png"}
+    capsys.readouterr()
+
+
 def test_points_and_distances_from_a_file(
     seen: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

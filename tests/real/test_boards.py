@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from calibration.board import Board, BoardDetections, Pattern, detect_board
+from calibration.board import Board, BoardDetections, Pattern
+from calibration.board_corners import detect_board
 from calibration.detection import detect_boards, find_pattern
 from calibration.footage import open_footage
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from calibration.board import Back, Board
 from calibration.errors import InputError
-from calibration.files import load_board
+from calibration.files import load_board, load_boards
 
 OURS = 'columns = 8\nrows = 11\nsquare_length = 24.0\nmarker_length = 18.75\ndictionary = "DICT_5X5_100"\nunit = "cm"\n'
 SLEAP_ANIPOSE = (
@@ -64,3 +65,57 @@ def test_sleap_anipose_counts_squares_and_names_its_dictionary(
 def test_errors_name_file_and_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_board(write(tmp_path, text))
+
+
+BACK = '[back]\nfirst_marker = 44\nthickness = 5\nflipped = "top_bottom"\n'
+SMALL = "[[board]]\ncolumns = 5\nrows = 4\nsquare_length = 20\nmarker_length = 15\n"
+
+
+def test_two_sides(tmp_path: Path) -> None:
+    board = load_board(write(tmp_path, OURS + BACK))
+    assert board == Board(8, 11, 24.0, 18.75, "DICT_5X5_100", "cm", 0, Back(44, 5.0, "top_bottom"))
+    other = load_board(write(tmp_path, OURS + BACK.replace("= 44", "= 0") + 'dictionary = "DICT_4X4_50"\n'))
+    assert [side.dictionary for side in other.sides] == ["DICT_5X5_100", "DICT_4X4_50"]
+
+
+def test_several_boards(tmp_path: Path) -> None:
+    second = SMALL + "first_marker = 10\n[board.back]\nfirst_marker = 20\nthickness = 3.5\nflipped = 'left_right'\n"
+    path = write(tmp_path, SMALL + second)
+    one = Board(5, 4, 20.0, 15.0)
+    two = Board(5, 4, 20.0, 15.0, first_marker=10, back=Back(20, 3.5, "left_right"))
+    assert load_boards(path) == (one, two)
+    assert load_boards(write(tmp_path, OURS)) == (load_board(tmp_path / "board.toml"),)
+    with pytest.raises(InputError, match=r"board\.toml: expected one board, got 2; read them with load_boards"):
+        load_board(write(tmp_path, SMALL + second))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SMALL + SMALL, r"board 1 and board 2 have the markers 0 to 9 of DICT_4X4_1000 .* first_marker = 10"),
+        (SMALL + SMALL + "first_marker = 6\n", r"board 1 and board 2 have the markers 6 to 9"),
+        (SMALL + SMALL + 'dictionary = "DICT_4X4_50"\n', r"board 1 and board 2 have the markers 0 to 9 of DICT_4X4_50"),
+        (SMALL + SMALL + 'first_marker = 10\nunit = "cm"\n', r"board 1 in mm and board 2 in cm"),
+        (SMALL + SMALL + "first_marker = 995\n", r"board 2: board: 5 x 4 squares need 10 markers from 995 on, .* 1000"),
+        (SMALL + SMALL + "colums = 5\n", r"board\.toml: board 2: unknown key 'colums'; did you mean 'columns'"),
+        (
+            SMALL + SMALL + "first_marker = 0.5\n",
+            r"board 2\.first_marker: expected a whole number of 0 or more, got 0\.5",
+        ),
+        ("columns = 3\n" + SMALL, r"beside \[\[board\]\]: unknown key 'columns'"),
+        (SMALL.replace("[[board]]", "[board]"), r"\.board: expected tables \[\[board\]\]"),
+        (2 * SMALL.replace("marker_length = 15\n", ""), r"board 1 and board 2 are chessboards of 5 x 4 squares both"),
+        (OURS + BACK.replace("44", "40"), r"the front and the back have the markers 40 to 43 .* first_marker = 84"),
+        (OURS + BACK.replace("44", "57"), r"back: 8 x 11 squares need 44 markers from 57 on, DICT_5X5_100 has 100"),
+        (OURS + BACK.replace("5\n", "-1\n"), r"back: expected thickness of 0 or more, got -1"),
+        (OURS + BACK.replace("thickness = 5\n", ""), r"board\.toml: back: expected a key 'thickness'"),
+        (OURS + BACK.replace("top_bottom", "upside"), r"flipped = \"left_right\" .*got 'upside'"),
+        (OURS + BACK.replace('flipped = "top_bottom"\n', ""), r"page of a book: .* flipped = \"left_right\", else"),
+        (OURS + BACK + "rows = 3", r"back: unknown key 'rows'"),
+        (OURS.replace("marker_length = 18.75\n", "") + BACK, r"expected no back on a chessboard"),
+        ("back = 3\n" + OURS, r"back: expected a table \[back\], got 3"),
+    ],
+)
+def test_boards_that_are_no_set(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_boards(write(tmp_path, text))

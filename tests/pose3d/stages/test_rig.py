@@ -11,10 +11,12 @@ import pytest
 
 from calibration import detection
 from calibration.board import Board
+from calibration.detection import DetectionOptions
 from calibration.errors import InputError
 from calibration.files import load_rig, save_rig
 from calibration.rig import CameraRig
 from calibration.synthetic import board_motion, render_board, ring_rig
+from pose3d.records import StageReport
 from pose3d.stages.rig import calibrate_footage, take_calibration
 
 BOARD = Board(6, 5, 50.0, 37.5)
@@ -90,6 +92,33 @@ def test_intrinsics_from_footage_of_each_camera_alone(
     assert {camera["name"]: camera["intrinsics"] for camera in told["cameras"]}["cam1"] == "given"
     with pytest.raises(InputError, match="intrinsics: camera 'cam9' has no footage with the others; did you mean 'cam"):
         calibrate_footage(tmp_path / "rig.toml", footage, BOARD, intrinsics={"cam9": footage["cam1"]}, force=True)
+
+
+def test_masks_and_frames_left_out_count_as_inputs(footage: dict[str, Path], tmp_path: Path) -> None:
+    """A mask that was painted anew makes a new calibration; the frames' numbers do."""
+    output, mask = tmp_path / "rig.toml", tmp_path / "cam1.png"
+    white = np.full((360, 480), 255, np.uint8)
+    cv2.imwrite(str(mask), white)
+
+    def run(**told: object) -> StageReport:
+        return calibrate_footage(output, footage, BOARD, options={"detect": DetectionOptions(**told)})  # type: ignore[arg-type]
+
+    first = run(masks={"cam1": mask})
+    assert run(masks={"cam1": mask}).skipped
+    white[:180] = 0
+    cv2.imwrite(str(mask), white)
+    second = run(masks={"cam1": mask})
+    assert not second.skipped
+    corners = [report.summary["report"]["cameras"][1]["corners"] for report in (first, second)]
+    assert 0 < corners[1] < corners[0]
+    third = run(masks={"cam1": mask}, leave_out={"all": (3,)})
+    assert not third.skipped
+    assert third.summary["report"]["n_corners"] < second.summary["report"]["n_corners"]
+    known = {"cam1": footage["cam1"]}
+    options = {"detect": DetectionOptions(masks={"cam0": mask, "cam1": mask}, leave_out={"cam0": (2,)})}
+    calibrate_footage(output, footage, BOARD, intrinsics=known, options=options)
+    with pytest.raises(InputError, match=r"detect\.masks\.cam1: .*gone\.png: expected an image, found no file"):
+        run(masks={"cam1": tmp_path / "gone.png"})
 
 
 def test_no_footage(tmp_path: Path) -> None:
