@@ -32,6 +32,7 @@ from calibration.calibrate import CalibrationOptions, calibrate_rig
 from calibration.camera import Intrinsics
 from calibration.clocks import find_clocks
 from calibration.extrinsics import initial_rig
+from calibration.intrinsics import estimate_intrinsics
 from calibration.rig import CameraRig
 from calibration.solver import SolverOptions, schur_covariance
 from calibration.synthetic import board_motion, board_visible, ring_rig, simulate_detections
@@ -214,10 +215,11 @@ def ceres(seeds: int) -> dict:
         ours = adjust_boards(start[0], start[1][:, None], start[2][:, None], detections, options).cost
         theirs = by_ceres(*start, detections)
         apart.append(ours / theirs - 1)
-        usual = replace(options, solver=SolverOptions())
+        known = {name: estimate_intrinsics(detections, name).intrinsics for name in rig.names}
+        usual, begin = replace(options, solver=SolverOptions()), initial_rig(detections, known)
         began = time.perf_counter()
-        adjust_boards(start[0], start[1][:, None], start[2][:, None], detections, usual)
-        seconds.append((time.perf_counter() - began, by_pycolmap(*start, detections)))
+        adjust_boards(*begin, detections, usual)
+        seconds.append((time.perf_counter() - began, by_pycolmap(begin[0], begin[1][:, 0], begin[2][:, 0], detections)))
         print(
             f"seed {seed}: cost {ours:.6f}, Ceres' {theirs:.6f} ({apart[-1]:+.1e}); ours {seconds[-1][0]:.3f} s, "
             f"pycolmap {seconds[-1][1]:.3f} s", flush=True,
