@@ -3,8 +3,8 @@
 peers: the same simulated corners to aniposelib (`CameraGroup.calibrate_rows`) and to us, alternately, several rigs of
 cameras on a ring, principal points centred and 12 to 20 px off. Camera centres after a rigid alignment, without scale.
 ceres: the same start and the same residuals of rigid boards to Ceres (pyceres, OpenCV's projection and derivatives, so
-nothing of it is ours) and to us: the costs at the two optima. Then the time of our adjustment beside that of Ceres in
-pycolmap, which moves every corner freely (it has no rigid boards).
+nothing of it is ours) and to us: the costs at the two optima. Then, from the first rig of a cold start, the time of
+our adjustment beside that of Ceres in pycolmap, which moves every corner freely (it has no rigid boards).
 scaling: 10^4 to 10^6 observations, each in its own process: seconds and peak memory.
 clocks: cameras out of step by up to 50 ms and 200 ppm; offsets and drifts against their Cramér–Rao bound.
 
