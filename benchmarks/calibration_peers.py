@@ -1,4 +1,4 @@
-"""Calibration beside its peers, and how it grows: python benchmarks/calibration_peers.py peers | ceres | scaling | clocks
+"""Calibration beside its peers: python benchmarks/calibration_peers.py peers | ceres | scaling | clocks [NUMBER]
 
 peers: the same simulated corners to aniposelib (`CameraGroup.calibrate_rows`) and to us, alternately, several rigs of
 cameras on a ring, principal points centred and 12 to 20 px off. Camera centres after a rigid alignment, without scale.

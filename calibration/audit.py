@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from calibration.board import BoardDetections
 from calibration.bundle import BundleResult
 from calibration.errors import InputError
-from calibration.explanations import SHADOW, explain
+from calibration.explanations import SHADOW, explain, freedom
 from calibration.findings import Finding
-from calibration.footage_checks import check_footage
+from calibration.footage_checks import BROKEN
 from calibration.held import Knowledge
 from calibration.intrinsics import IntrinsicsEstimate, estimate_intrinsics
-from calibration.lens_checks import check_swapped
+from calibration.lens_checks import check_stretched, check_swapped
 from calibration.precision import VolumePrecision, volume_precision
 from calibration.report import CalibrationReport
 from calibration.rig_checks import (
@@ -34,10 +33,16 @@ from calibration.rig_checks import (
 from calibration.scores import Placed
 
 if TYPE_CHECKING:
-    from calibration.rig import CameraRig
+    pass
 
 __all__ = ["audit"]
 
+BOARD = ("wrong_board_geometry", "bent_board")
+"""Kinds that no lens brings about."""
+LIKE_A_LENS = ("moved", "out_of_sync", "sync_jitter")
+"""Kinds as which a wrong focal length may appear."""
+VAGUE = 0.03
+"""Relative standard deviation of a focal length by the camera's own images above which nobody knows it at all."""
 MOST_LOST = 0.05
 """Share of corners that the fit gave up, beyond which something must be wrong."""
 LEAST_NOISE_PX = 0.05
@@ -45,6 +50,7 @@ LEAST_NOISE_PX = 0.05
 
 
 def audit(
+    footage: Sequence[Finding],
     detections: BoardDetections,
     kept: BoardDetections,
     result: BundleResult,
@@ -54,7 +60,8 @@ def audit(
 ) -> tuple[tuple[Finding, ...], VolumePrecision]:
     """What is wrong with an adjusted rig, what makes it wrong first; and how precise it is.
 
-    kept: the detections without misdetections. known, alone: of cameras that came without intrinsics. report: the
+    footage: what was found in the footage itself (`check_footage`). detections: cameras that were out of step set
+    right; kept: without misdetections. known, alone: of cameras that came without intrinsics. report: the
     figures already made. A mistake that spoils all (a camera late by many frames, a frozen or doubled video) is named
     alone: what else there may be shows once it is gone.
     """
@@ -65,8 +72,8 @@ def audit(
     usable = worth_fitting(detections, kept)
     fitted = Placed.of(rig, result.board_R, result.board_t, usable, scatter)
     precision = volume_precision(fitted)
-    findings = list(check_footage(detections))
-    if not any(f.kind in ("duplicated_video", "frozen_video") for f in findings):
+    findings = list(footage)
+    if not any(finding.kind in BROKEN for finding in findings):
         lost = report.n_rejected + report.n_unplaced > MOST_LOST * (report.n_corners + report.n_unplaced)
         gross = lost or any(report.camera(name).noise > MOST_MISFIT * noise[name] for name in rig.names)
         lenses = [rig[name].intrinsics if lens is None else lens.intrinsics for name, lens in own.items()]
@@ -74,9 +81,16 @@ def audit(
         boards = with_lost_boards(rig, result.board_R, result.board_t, usable)
         placed = Placed.of(rig, *boards, usable, scatter)
         findings += late or _explained(placed, detections, usable, known, alone)
+    if not any(finding.kind == "wrong_board_geometry" for finding in findings):
+        findings += check_stretched(alone.values())
     findings += check_collapsed(rig, np.asarray(precision.middle))
-    explained = any(finding.grave and finding.kind != "hardly_linked" for finding in findings)
-    findings += check_cameras(report.cameras, noise, explained)
+    vague = {name for name, lens in alone.items() if lens.focal_sigma > VAGUE * lens.focal}
+    vague &= {camera.name for camera in report.cameras if camera.reason}
+    findings = [f for f in findings if f.kind not in LIKE_A_LENS or not vague & set(f.cameras)]
+    mistakes = {f.kind for f in findings if f.kind in BOARD or f.grave} - {"hardly_linked"}
+    findings += check_cameras(report.cameras, noise, mistakes)
+    if any(camera.reason for camera in report.cameras):
+        findings = [f for f in findings if not (f.slight and f.kind in LIKE_A_LENS and f.unit != "s")]
     harmless = {finding.kind for finding in findings} <= {"clipped_coverage", "hardly_linked", "focal_unknown"}
     findings += check_squares(report.squares, fitted) if harmless else ()
     return tuple(sorted(findings, key=lambda finding: not finding.grave)), precision
@@ -95,7 +109,7 @@ def _explained(
     given = [v for v, name in enumerate(rig.names) if name not in alone]
     frames = np.asarray(detections.frame)[placed.frame]
     numbers = detections.numbers[[detections.view_names.index(name) for name in rig.names]][:, placed.frame]
-    found, fit = explain(placed, *_freedom(rig, known, alone), frames, given)
+    found, fit = explain(placed, *freedom(rig, known.options()), frames, given)
     findings = [describe(one, placed, detections) for one in found]
     foreign = [rig.names[one.mistake.view] for one in found if one.mistake.kind == "lens"]
     foreign += [rig.names[v] for one in found if one.mistake.kind == "lens" for v in one.others]
@@ -104,27 +118,14 @@ def _explained(
         findings = [f for f in findings if f.kind != "wrong_intrinsics" or not names & set(f.cameras)]
         findings += swapped
     least = SHADOW * max((one.gain for one in found), default=0.0)
-    jitter = check_jitter(fit, frames, least)
+    jitter = check_jitter(fit, frames, numbers, least)
     told = [finding for finding in findings if not finding.slight]
     odd = jitter or (() if told else check_outlier_frames(fit, numbers, least))
     if odd and not jitter and not found:
         rest = placed.without([(finding.cameras, finding.frames) for finding in odd], numbers)
-        again, _ = explain(rest, *_freedom(rig, known, alone), frames, given)
+        again, _ = explain(rest, *freedom(rig, known.options()), frames, given)
         findings = [describe(one, rest, detections) for one in again]
     return findings + list(odd)
-
-
-def _freedom(
-    rig: CameraRig, known: Knowledge, alone: Mapping[str, IntrinsicsEstimate]
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """(views, 18) what the fit had free, and the precision of its priors."""
-    free, precision = np.ones((len(rig), 18), dtype=bool), np.zeros((len(rig), 18))
-    free[0, :6] = False
-    for v, name in enumerate(rig.names):
-        free[v, 6:] = known.free[name] if name in alone else False
-        if name in alone:
-            precision[v, 6:] = np.where(free[v, 6:], 1.0 / np.asarray(known.prior[name][1]) ** 2, 0.0)
-    return free, precision
 
 
 def _own(detections: BoardDetections, name: str) -> IntrinsicsEstimate | None:

@@ -183,7 +183,8 @@ class BoardDetections:
     where unseen. The corners of all boards follow each other; board_index (corners,) says which board.
     delay: (views, frames) s that each picture was taken after its moment's time, as far as it is known; NaN or None =
     not at all. own_number: (views, frames) int64, each picture's number in its camera's own footage, -1 = no picture;
-    None = `frame` in all.
+    None = `frame` in all. points: (corners, 3) where the corners are, each in the frame of its own board, if not where
+    the boards' descriptions have them.
     """
 
     view_names: tuple[str, ...]
@@ -195,6 +196,7 @@ class BoardDetections:
     sigma: NDArray[np.float64]
     board_index: NDArray[np.int64]
     delay: NDArray[np.float64] | None = None
+    points: NDArray[np.float64] | None = None
     own_number: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
@@ -207,6 +209,7 @@ class BoardDetections:
             "board_index": (corners,),
         }
         expected |= {name: (views, frames) for name in ("delay", "own_number") if getattr(self, name) is not None}
+        expected |= {} if self.points is None else {"points": (corners, 3)}
         for name, shape in expected.items():
             got = np.shape(getattr(self, name))
             if got != shape:
@@ -215,6 +218,8 @@ class BoardDetections:
     @property
     def object_points(self) -> NDArray[np.float64]:
         """(corners, 3) each in the frame of its own board."""
+        if self.points is not None:
+            return self.points
         return np.concatenate([board.object_points for board in self.boards])
 
     @property

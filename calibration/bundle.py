@@ -139,6 +139,8 @@ def adjust_boards(
     boards_t: ArrayLike,
     detections: BoardDetections,
     options: BundleOptions | None = None,
+    *,
+    covariance: bool = True,
 ) -> BundleResult:
     """Adjust camera poses, chosen intrinsics and every board pose to all measured corners, weighted by their sigma.
 
@@ -146,7 +148,7 @@ def adjust_boards(
     corners are left out); without the boards axis where there is one board. Cameras are matched to the detections by
     name.
     Gauge: the cameras that are fixed keep their pose; the covariance (18 V, 18 V), over RIG_PARAMETERS, is relative to
-    them.
+    them; without `covariance` there is none, nor of the clocks.
     Normal equations with analytic Jacobians, board poses eliminated (Triggs et al. 2000, section 6.1).
     Raises InputError when a camera is not in the detections, or no pose has 4 measured corners.
     """
@@ -172,15 +174,17 @@ def adjust_boards(
     squared = (flat**2).sum(axis=1) / corners.sigma**2
     n_parameters = int(choices[0].sum()) + 6 * len(state.board_R)
     variance = m_estimator_variance(squared[np.isfinite(squared)], options.loss, options.scale, n_parameters)
-    covariance, clock_sigma = _without_clocks(
-        _covariance(rig, corners, clocks, state, choices, options, variance), len(rig)
-    )
+    known: Floats | None = None
+    clock_sigma = np.full((len(rig), 2), np.nan)
+    if covariance:
+        whole = _covariance(rig, corners, clocks, state, choices, options, variance)
+        known, clock_sigma = _without_clocks(whole, len(rig))
     residuals = np.full(detections.corners.shape, np.nan)
     residuals[(np.array(views)[corners.index[0]], *corners.index[1:])] = flat
     R, t = np.full_like(boards_R, np.nan), np.full_like(boards_t, np.nan)
     R[corners.pose], t[corners.pose] = state.board_R, state.board_t
     return BundleResult(
-        rig=replace(with_cameras(rig, cameras), covariance=covariance), board_R=R.reshape(shape),
+        rig=replace(with_cameras(rig, cameras), covariance=known), board_R=R.reshape(shape),
         board_t=t.reshape(shape[:-1]), residuals=residuals, cost=found.cost, variance=variance,
         iterations=found.iterations, converged=found.converged, clock=state.clock, clock_sigma=clock_sigma,
     )  # fmt: skip

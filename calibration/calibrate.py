@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.audit import audit
+from calibration.bending import bend_boards
 from calibration.bundle import BundleOptions, BundleResult, adjust_boards
 from calibration.camera import Intrinsics
 from calibration.clocks import find_clocks, set_right
 from calibration.determination import corner_noise
 from calibration.errors import InputError, nearest_name
 from calibration.extrinsics import ExtrinsicsOptions, initial_rig
-from calibration.footage_checks import refuse_mirrored
+from calibration.footage_checks import BROKEN, check_footage, refuse_mirrored
 from calibration.held import FINE, ROUGH, Knowledge, Start, adjust_determined, weak_priors
-from calibration.intrinsics import IntrinsicsEstimate, IntrinsicsOptions, estimate_intrinsics
+from calibration.intrinsics import IntrinsicsEstimate, IntrinsicsOptions, estimate_intrinsics, refined_intrinsics
 from calibration.lenses import free_parameters
 from calibration.planar import MIN_CORNERS
 from calibration.report import CalibrationReport, corner_residuals, make_report, rms
@@ -35,6 +36,8 @@ Array = NDArray[np.float64]
 ROBUST, ROBUST_SCALE = "huber", 3.0
 LEAST_NOISE_PX = 0.05
 """Corners are not taken to be better than this when misdetections are told from noise."""
+LEAST_IN_STEP = 0.95
+"""Share of the corners that fit once the cameras are taken to have been late: below, that is not what was wrong."""
 LEAST_FOLD = 2
 """Frames with a board that each half of the footage must have for a held-out error."""
 
@@ -44,12 +47,16 @@ class CalibrationOptions:
     """focal_tolerance: relative standard deviation above which a focal length is not determined by the footage.
     reject_sigmas: a corner farther from its board than this many times its camera's noise is a misdetection.
     clocks: find out how far the cameras are out of step, where the times of the moments are known.
+    refine: the given intrinsics are adjusted, too, from what they are on.
+    bend: the boards may be bent, skewed, and stretched one way; their shape is found with the rig.
     audit: find out what the rig is worth, too: the report's held-out error, findings and precision.
     intrinsics, extrinsics: options of these two steps."""
 
     focal_tolerance: float = 0.01
     reject_sigmas: float = 10.0
     clocks: bool = True
+    refine: bool = False
+    bend: bool = False
     audit: bool = True
     intrinsics: IntrinsicsOptions = field(default_factory=IntrinsicsOptions)
     extrinsics: ExtrinsicsOptions = field(default_factory=ExtrinsicsOptions)
@@ -75,7 +82,8 @@ def calibrate_rig(
     *,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Calibration:
-    """Place all cameras, and find the intrinsics of those that are not in `intrinsics` (by name), which are held.
+    """Place all cameras, and find the intrinsics of those that are not in `intrinsics` (by name), which are held unless
+    they shall be refined.
 
     A focal length that the footage does not determine to `options.focal_tolerance` is held, with all intrinsics of its
     camera, at the better known of two values: from the camera's own images, or from the rig; the report names it. Other
@@ -92,24 +100,39 @@ def calibrate_rig(
         if name not in given:
             alone[name] = estimate_intrinsics(detections, name, options.intrinsics)
             start[name] = alone[name].intrinsics
+        elif options.refine:
+            alone[name] = refined_intrinsics(detections, name, given[name], options.intrinsics)
         tell()
     first = initial_rig(detections, start, options.extrinsics)
-    clocks = find_clocks(detections, first[0], ROBUST, ROBUST_SCALE) if options.clocks else None
-    if clocks is not None:
-        detections, first = clocks.detections, (clocks.rig, clocks.board_R, clocks.board_t)
+    footage = check_footage(detections)
+    seek = options.clocks and not any(finding.kind in BROKEN for finding in footage)
+    clocks = find_clocks(detections, first[0], ROBUST, ROBUST_SCALE) if seek else None
     tell()
-    kept, robust = _without_misdetections(detections, first, alone, options)
+    if clocks is not None:
+        start_in_step = clocks.rig, clocks.board_R, clocks.board_t
+        kept, robust = _without_misdetections(clocks.detections, start_in_step, alone, options)
+        n_kept, n_seen = (np.isfinite(found.corners).sum() for found in (kept, clocks.detections))
+        if n_kept > LEAST_IN_STEP * n_seen:
+            detections, first = clocks.detections, start_in_step
+        else:
+            clocks = None
+    if clocks is None:
+        kept, robust = _without_misdetections(detections, first, alone, options)
     tell()
     known, result = adjust_determined(kept, first, robust, alone, options.focal_tolerance)
     if clocks is not None:
         told = replace(known.options(FINE), clocks=clocks.free)
         result = adjust_boards(result.rig, result.board_R, result.board_t, kept, told)
-        clocks, (detections, kept) = set_right(clocks, result, detections, kept)
+        clocks, (detections, kept) = set_right(clocks, result, told, detections, kept)
+    bent: tuple[float, ...] = ()
+    if options.bend:
+        result, points, bent = bend_boards(result, kept, known.options(FINE))
+        detections, kept = (replace(found, points=points) for found in (detections, kept))
     tell()
     held_out = _held_out(kept, detections, result, known) if options.audit else float("nan")
-    report = make_report(detections, kept, result, known, alone, held_out, clocks)
+    report = replace(make_report(detections, kept, result, known, alone, held_out, clocks), bent=bent)
     if options.audit:
-        findings, precision = audit(detections, kept, result, known, alone, report)
+        findings, precision = audit(footage, detections, kept, result, known, alone, report)
         report = replace(report, findings=findings, precision=precision)
     tell()
     return Calibration(result.rig, report, result.board_R, result.board_t, detections)
@@ -151,8 +174,8 @@ def _check(detections: BoardDetections, given: Mapping[str, Intrinsics], options
             blind.append(f"{name} (at most {most} corners of a board in a frame, expected {least})")
     if blind:
         raise InputError(
-            f"cameras that see no board: {', '.join(blind)}; film the board so that each camera sees it whole, check "
-            "that board.toml describes the board that was filmed, or leave these cameras out"
+            f"cameras that see no board: {', '.join(blind)}; film the board so that each camera sees it whole "
+            "and sharp, check that board.toml describes the board that was filmed, or leave these cameras out"
         )
     refuse_mirrored(detections)
 
@@ -168,7 +191,7 @@ def _without_misdetections(
     bundle = BundleOptions(ROBUST, ROBUST_SCALE, free, weak_priors(alone), solver=ROUGH)
     kept, fit = detections, first
     for _ in range(2):
-        adjusted = adjust_boards(*fit, kept, bundle)
+        adjusted = adjust_boards(*fit, kept, bundle, covariance=False)
         fit = adjusted.rig, adjusted.board_R, adjusted.board_t
         residuals = corner_residuals(*fit, detections)
         noise = np.nan_to_num([corner_noise(view) for view in residuals])
@@ -192,8 +215,9 @@ def _held_out(kept: BoardDetections, detections: BoardDetections, result: Bundle
     errors = np.full(detections.corners.shape, np.nan)
     for fold in (0, 1):
         fit, test = posed[fold::2], posed[1 - fold :: 2]
-        cameras = adjust_boards(result.rig, *_only(result, fit), kept, known.options()).rig
-        boards = adjust_boards(cameras, *_only(result, test), kept, BundleOptions(fixed=cameras.names, solver=ROUGH))
+        cameras = adjust_boards(result.rig, *_only(result, fit), kept, known.options(), covariance=False).rig
+        still = BundleOptions(fixed=cameras.names, solver=ROUGH)
+        boards = adjust_boards(cameras, *_only(result, test), kept, still, covariance=False)
         errors[:, test] = corner_residuals(cameras, boards.board_R, boards.board_t, detections)[:, test]
     return rms(errors)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.bundle import BundleOptions, BundleResult, adjust_boards
+from calibration.determination import clock_spread
 from calibration.extrinsics import board_poses
 from calibration.motion import board_velocity, middle_of, poses_after
 from calibration.rig import CameraRig
@@ -130,27 +131,26 @@ def _settled(
         result = adjust_boards(rig, R, t, synced, replace(options, clocks=free))
         rig, R, t = result.rig, result.board_R, result.board_t
         clock = clock + _referred(result.clock, middle_of(synced.time), middle)
-        sigma = result.clock_sigma
         if np.abs(result.clock[:, 0]).max() < SETTLED * step:
             break
         if np.abs(clock[:, 0]).max() > MOST_S:  # no optimum: nothing is known
-            sigma = np.full_like(sigma, np.inf)
-            break
+            return Clocks(synced, rig, R, t, clock, np.full_like(clock, np.inf), middle, free)
+    sigma = clock_spread(result, synced, replace(options, clocks=free))
     return Clocks(synced, rig, R, t, clock, sigma, middle, free)
 
 
 def set_right(
-    clocks: Clocks, result: BundleResult, *detections: BoardDetections
+    clocks: Clocks, result: BundleResult, options: BundleOptions, *detections: BoardDetections
 ) -> tuple[Clocks, tuple[BoardDetections, ...]]:
-    """The clocks after an adjustment of `clocks.detections` with clocks, and detections of the same moments as if all
-    cameras had been in step with these clocks."""
+    """The clocks after an adjustment of the last of the detections with clocks and these options, and detections of the
+    same moments as if all cameras had been in step with these clocks."""
     middle = middle_of(clocks.detections.time)
     clock = clocks.clock + _referred(result.clock, middle, clocks.middle)
     right = []
     for seen in detections:
         late = _late(replace(seen, delay=None), result.clock, middle)
         right.append(_made_up_for(seen, result.rig, result.board_R, result.board_t, late))
-    return replace(clocks, clock=clock, sigma=result.clock_sigma), tuple(right)
+    return replace(clocks, clock=clock, sigma=clock_spread(result, detections[-1], options)), tuple(right)
 
 
 def _referred(clock: Array, middle: float, other: float) -> Array:

@@ -38,6 +38,8 @@ PATTERN_FRAMES = 40
 """Frames of each camera that are looked at for that."""
 CHECKED_FRAMES = 8
 """Frames of each camera in which the markers' order is compared with the board's, or a mirrored board is looked for."""
+FEW_CORNERS, MIRRORED_SHARE = 8, 0.2
+"""Corners of a frame below which a camera may be mirrored, and the share of frames that must then show it."""
 SEARCHED_IMAGES = 12
 """Images of all cameras together in which other dictionaries are looked for when there is no board."""
 _MIB = 1 << 20
@@ -105,8 +107,9 @@ def detect_boards(
             if name in counts_at:
                 found[name] = masked(name, *found[name], counts_at[name])
         corners = np.stack([xy for xy, _ in found.values()])
-        blind = {name: footage[name] for name, (xy, _) in found.items() if np.isnan(xy).all()}
-        _refuse_mirrored(blind, boards, patterns)
+        most = {name: np.isfinite(sigma).sum(axis=-1).max(initial=0) for name, (_, sigma) in found.items()}
+        _refuse_mirrored({name: footage[name] for name in found if most[name] < FEW_CORNERS}, boards, patterns)
+        blind = {name: footage[name] for name in found if not most[name]}
         if len(blind) == len(found):
             cameras = ", ".join(f"{name} ({reel.n_frames} frames)" for name, reel in footage.items())
             some = _samples(footage, max(1, SEARCHED_IMAGES // len(footage)))
@@ -317,12 +320,13 @@ def _times(footage: Mapping[str, Footage], positions: Mapping[str, NDArray[np.in
 
 
 def _refuse_mirrored(blind: Mapping[str, Footage], boards: Sequence[Board], patterns: Sequence[Pattern]) -> None:
-    """Raises InputError naming the cameras without a board that show one once they are turned left to right."""
+    """Raises InputError naming the cameras, which show hardly a corner, that show boards once they are turned left to
+    right."""
     turned = [
         name
         for name, reel in blind.items()
         if any(
-            mirrored_share(_samples({name: reel}, CHECKED_FRAMES), board, pattern) > 0
+            mirrored_share(_samples({name: reel}, CHECKED_FRAMES), board, pattern) > MIRRORED_SHARE
             for board, pattern in zip(boards, patterns, strict=True)
         )
     ]

@@ -20,14 +20,17 @@ from calibration.solver import loss_weight, schur_reduced
 if TYPE_CHECKING:
     from calibration.board import BoardDetections
 
-__all__ = ["LEAST_BLOCKS", "N_BLOCKS", "Spread", "corner_losses", "corner_noise", "intrinsic_spread"]
+__all__ = ["LEAST_BLOCKS", "N_BLOCKS", "Spread", "clock_spread", "corner_losses", "corner_noise", "intrinsic_spread"]
 
 Array = NDArray[np.float64]
 
 N_BLOCKS = 10
 """Blocks of consecutive frames that are left out in turn."""
 LEAST_BLOCKS = 3
+CLEARLY = 2.0
+"""Ratio of two standard deviations, one of ten blocks, that chance exceeds once in ten thousand times."""
 UNPLACED_SIGMAS = 10.0
+N_POSE = 6
 SMALLEST_EIGENVALUE = 1e-12
 """Relative to the parameters' own scale; a direction below it is known to nobody and gets this much information."""
 
@@ -51,9 +54,14 @@ class Spread:
 
     @property
     def larger(self) -> Array:
-        """(views, 12) the larger of the two: a flat direction shows in the first, errors common to a block in the
-        second."""
-        return np.maximum(self.formal, self.jackknife)
+        """(views, 12) the formal one times how much larger the jackknife's typically is in that view (errors common to
+        a block); the jackknife's own where it is larger than that by more than the chance of few blocks."""
+        usual = np.zeros_like(self.formal)
+        for own, formal, jackknife in zip(usual, self.formal, self.jackknife, strict=True):
+            free = formal > 0
+            if free.any():
+                own[free] = formal[free] * max(1.0, float(np.median(jackknife[free] / formal[free])))
+        return np.where(self.jackknife > CLEARLY * usual, self.jackknife, usual)
 
 
 def intrinsic_spread(
@@ -64,33 +72,70 @@ def intrinsic_spread(
     result: of `adjust_boards(..., detections, options)`. A block's absence moves the parameters by one Gauss-Newton
     step from the optimum, (S - S_block)^-1 g_block with board poses eliminated; the steps' scatter is the jackknife's.
     """
-    seen = np.isfinite(detections.corners[..., 0]).any(axis=(0, 2))
-    posed = np.flatnonzero(np.isfinite(result.board_t.reshape(len(result.board_t), -1)).any(axis=1))
-    blocks = np.array_split(np.flatnonzero(seen), min(n_blocks, len(posed)))
-    data = replace(options, priors={})
-    whole = schur_reduced(board_system(result.rig, result.board_R, result.board_t, detections, data))
-    parts = [
-        schur_reduced(board_system(result.rig, *_only(result, block), detections, data))
-        if np.isin(block, posed).any() else (np.zeros_like(whole[0]), np.zeros_like(whole[1]))
-        for block in blocks
-    ]  # fmt: skip
-    free = np.diagonal(whole[0]) > 0
     views = len(result.rig)
-    precision = np.zeros((views, len(RIG_PARAMETERS)))
-    for name, (_, sigma) in options.priors.items():
-        precision[result.rig.index(name), 6:] = 1.0 / np.asarray(sigma, dtype=np.float64) ** 2
-    total = whole[0] + np.diag(precision.ravel() * free)
-    formal = _expand(np.sqrt(result.variance * np.diagonal(_inverse(total[np.ix_(free, free)]))), free, views)
+    blocks = _Blocks.of(result, detections, options, n_blocks)
+    formal = _expand(
+        np.sqrt(result.variance * np.diagonal(_inverse(blocks.total, np.diagonal(blocks.total)))), blocks.free, views
+    )
     losses = corner_losses(result.residuals, detections, options)
-    cost = np.array([losses[block].sum() for block in blocks])
-    if len(blocks) < LEAST_BLOCKS:
+    cost = np.array([losses[frames].sum() for frames in blocks.frames])
+    if len(blocks.frames) < LEAST_BLOCKS:
         return Spread(formal, np.where(formal > 0, np.inf, 0.0), cost)
-    parts = [(H[np.ix_(free, free)], g[free]) for H, g in parts]
-    total = total[np.ix_(free, free)]
-    steps = np.stack([_inverse(total - H) @ g for H, g in parts])
-    scatter = np.sqrt((len(blocks) - 1) / len(blocks) * ((steps - steps.mean(axis=0)) ** 2).sum(axis=0))
-    cost += [2 * g @ step + step @ H @ step for (H, g), step in zip(parts, steps, strict=True)]
-    return Spread(formal, _expand(scatter, free, views), cost)
+    steps = blocks.steps()
+    cost += [2 * g @ step + step @ H @ step for H, g, step in zip(blocks.H, blocks.g, steps, strict=True)]
+    return Spread(formal, _expand(_jackknife(steps), blocks.free, views), cost)
+
+
+def clock_spread(result: BundleResult, detections: BoardDetections, options: BundleOptions) -> Array:
+    """(views, 2) standard deviations of clocks that were adjusted: the formal ones, or those over blocks of frames
+    where these are larger by more than the chance of few blocks; inf where there are too few blocks, 0 where held."""
+    blocks = _Blocks.of(result, detections, options, N_BLOCKS)
+    few = len(blocks.frames) < LEAST_BLOCKS
+    spread = np.zeros(len(blocks.free))
+    spread[blocks.free] = np.inf if few else _jackknife(blocks.steps())
+    spread = spread.reshape(len(result.rig), -1)[:, len(RIG_PARAMETERS) :]
+    return np.where(spread > CLEARLY * result.clock_sigma, spread, result.clock_sigma)
+
+
+@dataclass(frozen=True, eq=False)
+class _Blocks:
+    """Normal equations at an optimum, board poses eliminated, over the parameters that are free (a mask over all):
+    total, with the priors; H, g: of the blocks, whose frames are given."""
+
+    free: NDArray[np.bool_]
+    total: Array
+    H: list[Array]
+    g: list[Array]
+    frames: list[NDArray[np.intp]]
+
+    @classmethod
+    def of(cls, result: BundleResult, detections: BoardDetections, options: BundleOptions, n_blocks: int) -> _Blocks:
+        seen = np.isfinite(detections.corners[..., 0]).any(axis=(0, 2))
+        posed = np.flatnonzero(np.isfinite(result.board_t.reshape(len(result.board_t), -1)).any(axis=1))
+        frames = np.array_split(np.flatnonzero(seen), min(n_blocks, len(posed)))
+        data = replace(options, priors={})
+        whole, _ = schur_reduced(board_system(result.rig, result.board_R, result.board_t, detections, data))
+        parts = [
+            schur_reduced(board_system(result.rig, *_only(result, block), detections, data))
+            if np.isin(block, posed).any() else (np.zeros_like(whole), np.zeros(len(whole)))
+            for block in frames
+        ]  # fmt: skip
+        free = np.diagonal(whole) > 0
+        precision = np.zeros((len(result.rig), len(whole) // len(result.rig)))
+        for name, (_, sigma) in options.priors.items():
+            own = slice(N_POSE, len(RIG_PARAMETERS))
+            precision[result.rig.index(name), own] = 1.0 / np.asarray(sigma, dtype=np.float64) ** 2
+        total = (whole + np.diag(precision.ravel()))[np.ix_(free, free)]
+        return cls(free, total, [H[np.ix_(free, free)] for H, _ in parts], [g[free] for _, g in parts], frames)
+
+    def steps(self) -> Array:
+        """(blocks, free) where the optimum goes without each block."""
+        own = np.diagonal(self.total)
+        return np.stack([_inverse(self.total - H, own) @ g for H, g in zip(self.H, self.g, strict=True)])
+
+
+def _jackknife(steps: Array) -> Array:
+    return np.asarray(np.sqrt((len(steps) - 1) / len(steps) * ((steps - steps.mean(axis=0)) ** 2).sum(axis=0)))
 
 
 def corner_losses(residuals: Array, detections: BoardDetections, options: BundleOptions) -> Array:
@@ -121,9 +166,10 @@ def _only(result: BundleResult, frames: NDArray[np.intp]) -> tuple[Array, Array]
     return R, t
 
 
-def _inverse(matrix: Array) -> Array:
-    """Inverse of a symmetric matrix, its eigenvalues bounded from below relative to its diagonal."""
-    scale = np.sqrt(np.maximum(np.diagonal(matrix), np.finfo(float).tiny))
+def _inverse(matrix: Array, own: Array) -> Array:
+    """Inverse of a symmetric matrix, its eigenvalues bounded from below relative to `own` (n,), its diagonal before
+    anything was taken off."""
+    scale = np.sqrt(np.maximum(own, np.finfo(float).tiny))
     values, vectors = np.linalg.eigh(matrix / np.outer(scale, scale))
     vectors = vectors / np.sqrt(np.maximum(values, SMALLEST_EIGENVALUE)) / scale[:, None]
     return vectors @ vectors.T

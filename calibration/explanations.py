@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.bundle import BundleOptions
 from calibration.camera import project_jacobian
 from calibration.lenses import free_parameters
-from calibration.rig import RIG_PARAMETERS
+from calibration.rig import RIG_PARAMETERS, CameraRig
 from calibration.scores import Linearised, Normals, Placed, camera_columns, linearise, normals
 from calibration.transforms import apply
 
-__all__ = ["SHADOW", "Explained", "Mistake", "explain", "velocity"]
+__all__ = ["SHADOW", "Explained", "Mistake", "board_shape", "explain", "freedom", "shape_directions", "velocity"]
 
 Array = NDArray[np.float64]
 
@@ -29,12 +30,13 @@ CHANCE = 1e-4
 LEAST_GAIN = 0.25
 """What a mistake explains, per coordinate of the camera's corners and in squares of their noise, to be worth a word."""
 MOST_OF_IT = 0.5
-"""Share of all misfit that a constant mistake explains whatever chance says: what bends leaves much open in every
-block. A few odd frames may look like a change."""
+"""Share of all misfit that a mistake explains whatever chance says: what bends leaves much open in every block."""
 SHADOW = 0.05
 """Share of the greatest gain below which others may be what a straight line leaves of a curve."""
 MOST_CHANGES, LEAST_SIDE = 48, 5
 """Moments tried as the one of a change, and boards that must lie before and after it."""
+ODD_BOARD = 0.5
+"""Share of all that disagrees before or after a change, whichever is shorter, in one board: an odd one, no change."""
 ALIKE = 0.9
 """Share of the best candidate's gain with which another one explains the same: the footage cannot say which it was."""
 
@@ -81,7 +83,13 @@ def explain(
     fit = linearise(placed)
     delays = _delays(placed, frames)
     changes = _changes(fit, free, precision, delays)
-    candidates = [*delays, *changes, *_shapes(placed), *_lenses(placed, given)]
+    candidates = [
+        *delays,
+        *changes,
+        *(board_shape(placed, b) for b in np.unique(placed.board)),
+        *_backs(placed),
+        *_lenses(placed, given),
+    ]
     equations = normals(fit, free, precision, candidates)
     width = np.array([next(p.shape[-1] for p in c.columns if p is not None) for c in candidates])
     first = N * len(placed.rig) + np.concatenate(([0], np.cumsum(width)[:-1]))
@@ -128,8 +136,7 @@ def _best(
             continue
         tries = len(candidates) * (MOST_CHANGES if candidate.start else 1)
         size = coordinates[candidate.view] if candidate.view >= 0 else coordinates.sum()
-        sure = chance < CHANCE / tries or (not candidate.start and gain > MOST_OF_IT * unexplained)
-        if sure and gain > LEAST_GAIN * size:
+        if (chance < CHANCE / tries or gain > MOST_OF_IT * unexplained) and gain > LEAST_GAIN * size:
             gains[i] = gain
     if not gains:
         return None
@@ -142,6 +149,17 @@ def _best(
         and gains[i] > ALIKE * gains[best]
     ]
     return best, gains[best], tuple(alike)
+
+
+def freedom(rig: CameraRig, options: BundleOptions) -> tuple[NDArray[np.bool_], Array]:
+    """(views, 18) what an adjustment has free, the first camera fixed, and the precision of its priors."""
+    free, precision = np.ones((len(rig), N), dtype=bool), np.zeros((len(rig), N))
+    free[0, :6] = False
+    for v, name in enumerate(rig.names):
+        free[v, 6:] = np.asarray(options.free.get(name, False))
+        if name in options.priors:
+            precision[v, 6:] = np.where(free[v, 6:], 1.0 / np.asarray(options.priors[name][1]) ** 2, 0.0)
+    return free, precision
 
 
 def velocity(placed: Placed, frames: NDArray[np.int64]) -> Array:
@@ -181,6 +199,8 @@ def _changes(fit: Linearised, free: NDArray[np.bool_], precision: Array, delays:
             continue
         tried = there[LEAST_SIDE : len(there) - LEAST_SIDE + 1]
         tried = tried[np.linspace(0, len(tried) - 1, min(MOST_CHANGES, len(tried))).round().astype(int)]
+        total, dof = fit.disagreement(v)
+        excess = np.maximum(total - dof, 0.0)
         ways = [("move", camera_columns(placed, v)[..., :6])]
         ways += [("delay", late[v])] if v in late else []
         for kind, columns in ways:
@@ -192,26 +212,30 @@ def _changes(fit: Linearised, free: NDArray[np.bool_], precision: Array, delays:
             curvature += (1e-9 * size + (size <= 0))[:, :, None] * np.eye(own.shape[1])
             gain = np.einsum("ti,ti->t", score, np.linalg.solve(curvature, score[..., None])[..., 0])
             start = int(tried[np.argmax(gain)])
+            sides = [excess[there[there < start]], excess[there[there >= start]]]
+            fewer = min(sides, key=len)
+            if fewer.max() > ODD_BOARD * fewer.sum():
+                continue
             later = np.where(np.arange(len(columns)) >= start, 1.0, 0.0)[:, None, None, None]
             changes.append(_of_view(kind, v, start, columns * later, views))
     return changes
 
 
-def _shapes(placed: Placed) -> list[Mistake]:
-    """Of all boards together: rows farther apart than columns, skewed, and bent (three second-order terms); and, where
-    there are backs, how they are shifted against the fronts, in these boards' own axes."""
-    local = np.einsum("pji,pcj->pci", placed.R, placed.world - placed.t[:, None])
-    middle = np.nanmean(local, axis=1, keepdims=True)
-    size = np.nanmax(np.linalg.norm(local - middle, axis=-1), axis=1)[:, None]
-    x, y = np.moveaxis((local - middle)[..., :2], -1, 0)
-    zero = np.zeros_like(x)
-    along = [(zero, y, zero), (y, zero, zero)]
-    along += [(zero, zero, bend) for bend in (x * x / size, x * y / size, y * y / size)]
-    warp = np.stack([np.stack(column, axis=-1) for column in along], axis=-1)
-    shapes = [_of_boards("shape", placed, np.einsum("pij,pcjk->pcik", placed.R, warp))]
-    if placed.side.any():
-        shapes.append(_of_boards("back", placed, placed.R[:, None] * (placed.side == 1)[:, None, None]))
-    return shapes
+def board_shape(placed: Placed, board: int) -> Mistake:
+    """A board that is not as described: its rows farther apart than columns, skewed, and bent."""
+    mine = placed.board == board
+    first = int(np.argmax(mine))
+    local = (placed.world[first] - placed.t[first]) @ placed.R[first]
+    warp = np.nan_to_num(shape_directions(local))
+    world = np.where(mine[:, None, None, None], np.einsum("pij,cjk->pcik", placed.R, warp), 0.0)
+    return _of_boards("shape", placed, world)
+
+
+def _backs(placed: Placed) -> list[Mistake]:
+    """Of every board with two sides: its back elsewhere, by a shift along the axes of the board."""
+    moved = [(placed.board == b)[:, None] & np.isfinite(placed.world[..., 0]) for b in np.unique(placed.board)]
+    moved = [mine & (placed.side == 1) for mine in moved]
+    return [_of_boards("back", placed, placed.R[:, None] * m[..., None, None]) for m in moved if m.any()]
 
 
 def _of_boards(kind: str, placed: Placed, world: Array) -> Mistake:
@@ -221,6 +245,18 @@ def _of_boards(kind: str, placed: Placed, world: Array) -> Mistake:
         for v in range(len(placed.rig))
     )
     return Mistake(kind, -1, 0, parts)
+
+
+def shape_directions(points: Array) -> Array:
+    """(n, 3, 5) how corners (n, 3) in their board's frame, NaN = another board's, move with five numbers: y by y, x by
+    y, and z by the second-order terms of x and y, over the board's size."""
+    away = points - np.nanmean(points, axis=0)
+    size = np.nanmax(np.linalg.norm(away, axis=-1))
+    x, y = away[:, 0], away[:, 1]
+    zero = np.zeros_like(x)
+    along = [(zero, y, zero), (y, zero, zero)]
+    along += [(zero, zero, bend) for bend in (x * x / size, x * y / size, y * y / size)]
+    return np.stack([np.stack(column, axis=-1) for column in along], axis=-1)
 
 
 def _lenses(placed: Placed, given: Sequence[int]) -> list[Mistake]:

@@ -15,12 +15,14 @@ from calibration.omissions import leave_out_line
 from calibration.planar import MIN_CORNERS
 
 __all__ = [
-    "check_coverage", "check_duplicated", "check_footage", "check_frozen", "check_links", "coverage", "coverage_cells",
-    "mirrored_views", "refuse_mirrored",
+    "BROKEN", "check_coverage", "check_duplicated", "check_footage", "check_frozen", "check_links", "coverage",
+    "coverage_cells", "mirrored_views", "refuse_mirrored",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
 
+BROKEN = ("duplicated_video", "frozen_video")
+"""Kinds of findings after which nothing else that is found says anything."""
 COVERAGE_CELLS = (8, 6)
 """Columns and rows of cells into which an image is cut to say how much of it the corners reach."""
 LEAST_COVERAGE, LEAST_HALF = 0.1, 1 / 12
@@ -33,6 +35,8 @@ SAME_PX = 1.0
 STILL_PX, MOVING_PX, LEAST_STILL = 0.1, 1.0, 3
 """A board that stays within the first in one camera, for this many frames, while others see it move by the second."""
 LEAST_SHARED = 50
+MANY_BOARDS = 20
+"""Of each camera, by which it is told whether it is mirrored, about."""
 
 
 def check_footage(detections: BoardDetections) -> tuple[Finding, ...]:
@@ -69,12 +73,12 @@ def mirrored_views(detections: BoardDetections) -> tuple[str, ...]:
         signs = []
         for side in np.unique(index):
             own = index == side
-            for corners in xy[:, own]:
+            full = np.flatnonzero(np.isfinite(xy[:, own, 0]).sum(axis=1) >= MIN_CORNERS)
+            for corners in xy[full[:: max(1, len(full) // MANY_BOARDS)]][:, own]:
                 seen = np.isfinite(corners[:, 0])
-                if seen.sum() >= MIN_CORNERS:
-                    plane = np.column_stack((points[own][seen], np.ones(seen.sum())))
-                    turn = np.linalg.det(np.linalg.lstsq(plane, corners[seen], rcond=None)[0][:2])
-                    signs.append(np.sign(turn) * facing[own][0])
+                plane = np.column_stack((points[own][seen], np.ones(seen.sum())))
+                turn = np.linalg.det(np.linalg.lstsq(plane, corners[seen], rcond=None)[0][:2])
+                signs.append(np.sign(turn) * facing[own][0])
         if signs and np.mean(np.array(signs) < 0) > 0.5:
             wrong.append(name)
     return tuple(wrong)

@@ -87,9 +87,11 @@ def adjust_determined(
 
 
 def weak_priors(alone: Mapping[str, IntrinsicsEstimate]) -> dict[str, tuple[Array, Array]]:
-    """Mean and sigma (12,) of intrinsics of ordinary cameras with images of this size, by name."""
+    """Mean and sigma (12,) of what was known of intrinsics before, by name: of ordinary cameras with images of this
+    size, where nothing was."""
     priors = {
-        name: prior_intrinsics(own.intrinsics.size, own.focal, lens_of(own.intrinsics)) for name, own in alone.items()
+        name: own.prior or prior_intrinsics(own.intrinsics.size, own.focal, lens_of(own.intrinsics))
+        for name, own in alone.items()
     }
     return {name: (prior.parameters, sigma) for name, (prior, sigma) in priors.items()}
 
@@ -118,7 +120,7 @@ def _hold_focal(
         if name in known.reason or relative <= tolerance:
             continue
         known.covariance[name] = _scaled(rig, name, sigma)
-        found, source = f"{parameters[:2].mean():.0f} px, uncertain by {relative:.1%}", "the rig"
+        found, source = f"{parameters[:2].mean():.0f} px, uncertain by {min(relative, 1.0):.1%}", "the rig"
         if not own.focal_sigma / own.focal > relative:
             parameters, sigma, source = own.intrinsics.parameters, own.sigma, "its own images"
             known.covariance[name] = own.covariance

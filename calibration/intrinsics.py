@@ -27,13 +27,15 @@ from calibration.transforms import apply
 if TYPE_CHECKING:
     from calibration.board import BoardDetections
 
-__all__ = ["IntrinsicsEstimate", "IntrinsicsOptions", "estimate_intrinsics"]
+__all__ = ["IntrinsicsEstimate", "IntrinsicsOptions", "estimate_intrinsics", "refined_intrinsics"]
 
 Array = NDArray[np.float64]
 
 START_FOCALS = (0.5, 0.7, 1.5, 2.2, 3.3, 5.0)
 """Where the search for the focal length may begin besides at its prior, in units of that."""
 START_BOARDS = 10
+WRONG_POSE = 2.0
+"""rms error of a board, in the median of all, from which it may have been adjusted from the wrong pose."""
 WIDEST_PINHOLE = 1.4
 """rad from the axis to which a fisheye is imitated by a pinhole."""
 LEAST_GAIN = 0.02
@@ -42,6 +44,8 @@ MOST_GAIN = 0.5
 """and what more or less than this share counts no more: a block that a lens cannot explain at all is one block."""
 LEAST_SIGMAS = 2.5
 """Standard errors over blocks of frames by which it must save."""
+REFINED = 0.01
+"""Of focal lengths, and of the image for the principal point: how well intrinsics to be refined are known (SD)."""
 LOSS, LOSS_SCALE = "huber", 3.0
 MOST_INFLATION = 10.0
 SOLVER = SolverOptions(cost_tolerance=1e-6, initial_damping=1e-6)
@@ -67,13 +71,15 @@ class IntrinsicsOptions:
 class IntrinsicsEstimate:
     """intrinsics: the most probable ones. covariance (12, 12): theirs, over INTRINSIC_PARAMETERS, errors within images
     included, 0 where not sought. noise: px, scatter of one coordinate of the corners. n_boards: boards
-    used. reason: why it is this kind of lens."""
+    used. reason: why it is this kind of lens. prior: what was known before, with sigma (12,); None = that it is an
+    ordinary lens."""
 
     intrinsics: Intrinsics
     covariance: Array
     noise: float
     n_boards: int
     reason: str = ""
+    prior: tuple[Intrinsics, Array] | None = None
 
     @property
     def sigma(self) -> Array:
@@ -134,11 +140,24 @@ def estimate_intrinsics(
     free = free_parameters(fit.prior[0])
     ratio = fit.spread.jackknife[0, free] / fit.spread.formal[0, free]
     inflation = float(np.clip(np.median(ratio), 1.0, MOST_INFLATION))
-    best, _ = _adjusted(alone, fit.result.rig.cameras[0].intrinsics, fit.prior, fit.noise, inflation, fit.result)
+    best, _ = _adjusted(alone, fit.result.rig.cameras[0].intrinsics, fit.prior, fit.noise, inflation, fit.result, True)
     assert best.rig.covariance is not None
     covariance = best.rig.covariance[6:, 6:] / best.variance
     noise = corner_noise(best.residuals, int(free.sum()) + 6 * int(np.isfinite(best.board_t[..., 0]).sum()))
     return IntrinsicsEstimate(best.rig.cameras[0].intrinsics, covariance, noise, len(alone.frame), reason)
+
+
+def refined_intrinsics(
+    detections: BoardDetections, view: str, known: Intrinsics, options: IntrinsicsOptions | None = None
+) -> IntrinsicsEstimate:
+    """As above, of a camera whose intrinsics are known about as well as REFINED says, and its lens for certain."""
+    options = options or IntrinsicsOptions()
+    lens = lens_of(known)
+    own = estimate_intrinsics(detections, view, replace(options, lens={**options.lens, view: lens}))
+    sigma = prior_intrinsics(known.size, lens=lens)[1]
+    sigma[:4] = REFINED * np.array([*known.parameters[:2], max(known.size), max(known.size)])
+    covariance = np.diag(np.where(np.isfinite(sigma), sigma, 0.0) ** 2)
+    return replace(own, intrinsics=known, covariance=covariance, reason="as given", prior=(known, sigma))
 
 
 def _most_ordinary(alone: BoardDetections, view: str) -> tuple[_Fit, str]:
@@ -177,11 +196,14 @@ def _first(alone: BoardDetections, view: str, lens: Lens, like: Intrinsics | Non
     few = _frames(alone, some, alone.corners[0, some])
     errors = [np.nan_to_num(board_views(few, view, start).error[..., 0], nan=np.inf) for start in starts]
     start = starts[int(np.argmin([np.median(error) for error in errors]))]
-    for _ in range(
-        2
-    ):  # with what was found, boards that began in the wrong one of their two poses begin in the right one
+    for _ in range(2):  # a board that began in the wrong one of its two poses begins in the right one then
         result, options = _adjusted(alone, start, prior, 1.0, 1.0)
         start = result.rig.cameras[0].intrinsics
+        squared = (result.residuals[0] ** 2).sum(axis=-1)
+        seen = np.isfinite(squared).sum(axis=1)
+        off = np.sqrt(np.where(np.isfinite(squared), squared, 0.0).sum(axis=1)[seen > 0] / seen[seen > 0])
+        if off.max(initial=0.0) < WRONG_POSE * np.median(off):
+            break
     return _First(result, float(corner_losses(result.residuals, alone, options).sum()))
 
 
@@ -274,6 +296,7 @@ def _adjusted(
     noise: float,
     inflation: float,
     poses: BundleResult | None = None,
+    covariance: bool = False,
 ) -> tuple[BundleResult, BundleOptions]:
     """The most probable intrinsics where corners scatter by noise (in their stated sigmas) and count 1 / inflation^2
     each. poses: where the boards begin, else where `start` has them."""
@@ -288,4 +311,5 @@ def _adjusted(
         R, t = views.R[:, :, 0], views.t[:, :, 0]
     else:
         R, t = poses.board_R, poses.board_t
-    return adjust_boards(rig, R, t, _weighted(alone, noise * inflation), options), options
+    weighted = _weighted(alone, noise * inflation)
+    return adjust_boards(rig, R, t, weighted, options, covariance=covariance), options

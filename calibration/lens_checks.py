@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -15,12 +15,42 @@ from calibration.determination import corner_noise
 from calibration.extrinsics import initial_rig
 from calibration.findings import Finding
 from calibration.held import ROUGH
+from calibration.intrinsics import IntrinsicsEstimate
 from calibration.rig import CameraRig
 
-__all__ = ["check_swapped"]
+__all__ = ["check_stretched", "check_swapped"]
 
 CLEARLY = 0.7
 """Of their noise in the rig: how much of it is left once two cameras have exchanged their intrinsics."""
+
+LEAST_STRETCH, SURE, ALIKE = 0.005, 5.0, 0.3
+"""Share by which pixels seem longer one way, its standard deviations, and how far from it, as a share of it, that of a
+single camera may be, to be the board's rather than the cameras'."""
+
+
+def check_stretched(estimates: Collection[IntrinsicsEstimate]) -> tuple[Finding, ...]:
+    """A board that is stretched one way, held upright: every camera's pixels seem to be stretched alike."""
+    if len(estimates) < 2:
+        return ()
+    fx, fy = np.array([own.intrinsics.parameters[:2] for own in estimates]).T
+    stretch = fy / fx - 1
+    covariance = np.array([own.covariance[:2, :2] for own in estimates])
+    by = np.stack((-fy / fx**2, 1 / fx), axis=1)
+    sigma = np.sqrt(np.einsum("vi,vij,vj->v", by, covariance, by))
+    mean = float(np.average(stretch, weights=1 / sigma**2))
+    if abs(mean) < max(LEAST_STRETCH, SURE / np.sqrt((1 / sigma**2).sum())):
+        return ()
+    if (np.abs(stretch - mean) > np.maximum(ALIKE * abs(mean), SURE * sigma)).any():
+        return ()
+    return (
+        Finding(
+            "wrong_board_geometry", (),
+            f"all cameras seem to have pixels {abs(mean):.2%} {'longer' if mean > 0 else 'shorter'} across than down, "
+            "as if the board's squares were that much longer one way",
+            "print it without scaling, or measure squares both ways, and fix it to a flat plate; turn it by 90 degrees "
+            "in some pictures", 1.0 + abs(mean), 1.0, "ratio",
+        ),
+    )  # fmt: skip
 
 
 def check_swapped(detections: BoardDetections, rig: CameraRig, suspects: Sequence[str]) -> tuple[Finding, ...]:

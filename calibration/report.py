@@ -92,8 +92,9 @@ class CalibrationReport:
 
     rms_kept: after rejection of n_rejected corners. n_unplaced: corners of boards that no camera sees well enough to
     place; they are in no rms. rms_held_out: px, cameras fitted on half of the frames and boards posed on the other
-    half, both ways. links: (camera, camera, frames in which both see a board). findings: what is wrong, by camera and
-    with the remedy. precision: how sure points in the volume are, None where it was not asked for.
+    half, both ways. links: (camera, camera, frames in which both see a board). bent: by how much each board is bent
+    where that was made up for. findings: what is wrong, by camera and with the remedy. precision: how sure points in
+    the volume are, None where it was not asked for.
     """
 
     unit: str
@@ -106,6 +107,7 @@ class CalibrationReport:
     rms_held_out: float
     squares: tuple[SquareReport, ...]
     links: tuple[tuple[str, str, int], ...]
+    bent: tuple[float, ...] = ()
     findings: tuple[Finding, ...] = ()
     precision: VolumePrecision | None = None
 
@@ -160,6 +162,9 @@ class CalibrationReport:
             f"{square.count} triangulated pairs of corners"
             for square in self.squares
         ]
+        if self.bent:
+            listed = ", ".join(f"{sag:.2g} {self.unit}" for sag in self.bent)
+            lines.append(f"boards bent by {listed}; made up for in the figures above")
         width = max(len(camera.name) for camera in self.cameras)
         for camera in self.cameras:
             sigma = f" ± {camera.focal_sigma:.1f}" if camera.focal_sigma > 0 else ""

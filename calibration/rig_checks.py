@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -50,6 +50,10 @@ SAMPLE = 400
 OUTLIER_SIGMAS = 3.0
 """rms distance over the corners' noise that a frame is off, to be named."""
 LEAST_POSES, JITTER_RATIO, LEAST_GAIN = 10, 4.0, 0.25
+SMOOTH = 0.6
+"""Of the boards' times: what changes less from one board to the next goes with the motion, as a wrong lens does."""
+ONE_STEP = 0.4
+"""Share of the deviations of boards' times that two constants may leave, to be one step and no jitter."""
 
 
 def worth_fitting(detections: BoardDetections, kept: BoardDetections) -> BoardDetections:
@@ -123,13 +127,15 @@ def _told(found: Explained, placed: Placed, detections: BoardDetections) -> Find
             found.effect_px, 0.0, "px",
         )  # fmt: skip
     if mistake.kind == "back":
-        return _shifted_back(found, detections, placed.rig.unit)
+        return _shifted_back(found, placed, detections)
     return _shape(found, placed)
 
 
-def _shifted_back(found: Explained, detections: BoardDetections, unit: str) -> Finding:
-    x, y, z = found.value
-    (back, *_) = [board.back for board in detections.boards if board.back is not None]
+def _shifted_back(found: Explained, placed: Placed, detections: BoardDetections) -> Finding:
+    (x, y, z), unit = found.value, placed.rig.unit
+    pose = next(int(np.argmax(p.any(axis=(1, 2, 3)))) for p in found.mistake.columns if p is not None and p.any())
+    back = detections.boards[placed.board[pose]].back
+    assert back is not None
     thick = back.thickness + z
     return Finding(
         "wrong_board_geometry", (),
@@ -179,7 +185,7 @@ def _shape(found: Explained, placed: Placed) -> Finding:
     if sag > max(abs(stretch), abs(shear)) * size:
         return Finding(
             "bent_board", (), f"it is bent by {sag:.2f} {unit}, which makes {found.effect_px:.2f} px",
-            "fix the print to a flat, stiff plate and film again", sag, 0.0, unit,
+            "fix the print to a flat, stiff plate and film again, or set bend = true under [calibrate]", sag, 0.0, unit,
         )  # fmt: skip
     return Finding(
         "wrong_board_geometry", (),
@@ -199,12 +205,15 @@ def check_late(detections: BoardDetections, lenses: Sequence[Intrinsics]) -> tup
     return tuple(_late((name,), float(late)) for name, late in zip(names, delays, strict=True) if late)
 
 
-def check_jitter(fit: Linearised, frames: NDArray[np.int64], least: float = 0.0) -> tuple[Finding, ...]:
+def check_jitter(
+    fit: Linearised, frames: NDArray[np.int64], numbers: NDArray[np.int64], least: float = 0.0
+) -> tuple[Finding, ...]:
     """Cameras whose frames come at uneven times: boards are off along their motion, by another time each.
 
-    least: chi-square below which it may be left over from what was explained before.
+    frames: (poses,) of the moments. numbers: (views, poses) of the pictures in each camera's own footage. least:
+    chi-square below which it may be left over from what was explained before.
     """
-    placed, findings = fit.placed, []
+    placed, found = fit.placed, []
     speed = np.nan_to_num(velocity(placed, frames))
     for v, camera in enumerate(placed.rig):
         J = project_jacobian(apply(camera.R, camera.t, placed.world), camera.intrinsics)[1] @ camera.R
@@ -218,19 +227,33 @@ def check_jitter(fit: Linearised, frames: NDArray[np.int64], least: float = 0.0)
         own = gradient[used, 0] ** 2 / curvature[used, 0, 0]
         ratio = float(np.median(own) / chi2.median(1)), float(np.median(total[used] - own) / chi2.median(5))
         coordinates = 2 * np.median(placed.seen[v].sum(axis=1)[used])
-        if ratio[0] > JITTER_RATIO * max(ratio[1], 1.0) and own.sum() > max(LEAST_GAIN * coordinates * len(own), least):
-            spread = float(np.median(np.abs(time)) * 1.4826)
-            findings.append((ratio[0], v, spread))
-    worst = max(findings, default=(0.0, 0, 0.0))
-    named = [(v, spread) for ratio, v, spread in findings if ratio > 0.5 * worst[0]]
-    return tuple(
-        Finding(
-            "sync_jitter", (placed.rig.names[v],),
-            f"its frames come at uneven times, by {spread:.2f} frames against the others' (standard deviation)",
-            "trigger the cameras by hardware or give [sync_calibration] timestamps; move the board slowly",
-            spread, 0.0, "frames",
-        )
-        for v, spread in named
+        leaps = np.median(np.abs(np.diff(time))) > SMOOTH * np.median(np.abs(time))
+        if (
+            leaps
+            and ratio[0] > JITTER_RATIO * max(ratio[1], 1.0)
+            and own.sum() > max(LEAST_GAIN * coordinates * len(own), least)
+        ):
+            pixels = np.linalg.norm(np.einsum("pcij,pcj->pci", J, speed)[used] * time[:, None, None], axis=-1)
+            found.append((ratio[0], v, numbers[v, used], time, float(np.nanmedian(pixels[placed.seen[v][used]]))))
+    worst = max((ratio for ratio, *_ in found), default=0.0)
+    return tuple(_uneven(placed.rig.names[v], *told) for ratio, v, *told in found if ratio > 0.5 * worst)
+
+
+def _uneven(name: str, frames: NDArray[np.int64], time: Array, px: float) -> Finding:
+    """A camera whose boards are off by these times (in frames), px by the median: a step, or jitter."""
+    spread = float(np.median(np.abs(time)) * 1.4826)
+    sides = [(time[:i], time[i:]) for i in range(LEAST_POSES // 2, len(time) - LEAST_POSES // 2 + 1)]
+    rest = [sum(float(np.abs(side - np.median(side)).sum()) for side in pair) for pair in sides]
+    best = int(np.argmin(rest)) if rest else 0
+    if rest and rest[best] < ONE_STEP * float(np.abs(time - np.median(time)).sum()):
+        before, after = sides[best]
+        late = float(np.median(after) - np.median(before))
+        return _late((name,), late, effect_px=px, frame=int(frames[len(before)]))
+    return Finding(
+        "sync_jitter", (name,),
+        f"its frames come at uneven times, by {spread:.2f} frames against the others' (standard deviation)",
+        "trigger the cameras by hardware or give [sync_calibration] timestamps; move the board slowly",
+        spread, 0.0, "frames", slight=px < SLIGHT_PX,
     )  # fmt: skip
 
 
@@ -296,13 +319,15 @@ def check_collapsed(rig: CameraRig, middle: Array) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
-def check_cameras(cameras: Sequence[CameraReport], noise: Mapping[str, float], explained: bool) -> tuple[Finding, ...]:
-    """Blur, offsets made up for; and, where no mistake is found that would bring them about, focal lengths that are not
+def check_cameras(
+    cameras: Sequence[CameraReport], noise: Mapping[str, float], mistakes: Collection[str]
+) -> tuple[Finding, ...]:
+    """Blur, offsets made up for; and, unless mistakes (kinds of findings) bring them about, focal lengths that are not
     determined, misfit and rejected corners. noise: px, scatter of a camera's corners in its own images alone."""
     findings = []
     for camera in cameras:
         who, alone = (camera.name,), noise[camera.name]
-        if camera.reason and not explained:
+        if camera.reason and not set(mistakes) - {"sync_jitter"}:
             findings.append(
                 Finding(
                     "focal_unknown", who, f"its focal length is not determined by this footage: {camera.reason}",
@@ -320,16 +345,16 @@ def check_cameras(cameras: Sequence[CameraReport], noise: Mapping[str, float], e
                     "px",
                 )
             )  # fmt: skip
-        if camera.noise > MOST_MISFIT * alone and not explained:
+        if camera.noise > MOST_MISFIT * alone and not mistakes:
             findings.append(
                 Finding(
                     "misfit", who,
                     f"corners scatter by {camera.noise:.2f} px in the rig, but by {alone:.2f} px in its own images",
                     "move the board slowly, and check that the cameras are synchronous, the board flat and no camera "
-                    "was moved", camera.noise, MOST_MISFIT * alone, "px",
+                    "was moved", camera.noise, MOST_MISFIT * alone, "px", slight=camera.noise < SLIGHT_PX,
                 )
             )  # fmt: skip
-        if camera.rejected > MOST_REJECTED * camera.corners and not explained:
+        if camera.rejected > MOST_REJECTED * camera.corners and not mistakes:
             findings.append(
                 Finding(
                     "rejected_corners", who, f"{camera.rejected} of {camera.corners} corners rejected",

@@ -80,18 +80,19 @@ def calibrate_folder(
     lens: Mapping[str, Lens] | None = None,
     world: WorldOptions | None = None,
     detect: DetectionOptions | None = None,
+    refine: bool = False,
     force: bool = False,
     progress: Progress | None = None,
 ) -> StageReport:
     """Calibrate the cameras of a folder of <camera>.mp4 or <camera>/ of images.
 
-    intrinsics: such a folder with footage of each camera alone, or a calibration whose intrinsics are taken.
-    lens: {camera: its kind of lens}, see `IntrinsicsOptions`. world: where the world's origin is. detect: what takes
-    no part. Raises InputError.
+    intrinsics: such a folder with footage of each camera alone, or a calibration whose intrinsics are taken, and
+    adjusted where `refine`. lens: {camera: its kind of lens}, see `IntrinsicsOptions`. world: where the world's origin
+    is. detect: what takes no part. Raises InputError.
     """
     sources = {name: path for name, path in find_sources(folder).items() if path != intrinsics}
     known = find_sources(intrinsics) if intrinsics is not None and intrinsics.is_dir() else intrinsics
-    calibrate = CalibrationOptions(intrinsics=IntrinsicsOptions(lens=dict(lens or {})))
+    calibrate = CalibrationOptions(refine=refine, intrinsics=IntrinsicsOptions(lens=dict(lens or {})))
     options = {"calibrate": calibrate, "world": world, "detect": detect}
     return calibrate_footage(output, sources, board, intrinsics=known, options=options, force=force, progress=progress)
 

@@ -58,7 +58,7 @@ def calibrate(
     moved
         a camera that was moved; may be given several times
     refine
-        adjust the intrinsics of these cameras, too
+        adjust the intrinsics of moved cameras, or those of --intrinsics, too, from what they are on
     """
     from pose3d.console import progress_bars, show_reports
     from pose3d.pipeline import calibrate_folder, resettle_folder
@@ -67,8 +67,8 @@ def calibrate(
     with progress_bars(quiet=json) as progress:
         if keep is None and not moved:
             report = calibrate_folder(
-                folder, board, output, intrinsics, lens=lens, world=options, detect=looked, force=force,
-                progress=progress,
+                folder, board, output, intrinsics, lens=lens, world=options, detect=looked, refine=refine,
+                force=force, progress=progress,
             )  # fmt: skip
         else:
             besides = intrinsics or lens or options

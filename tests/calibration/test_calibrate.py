@@ -182,6 +182,33 @@ def test_given_intrinsics_are_held(rng: np.random.Generator) -> None:
     assert centre_error(exact.rig, truth) < 0.5
 
 
+def test_given_intrinsics_are_refined(rng: np.random.Generator) -> None:
+    truth, _, _, detections = footage(rng)
+    off = np.array([0.01, 0.01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    given = {
+        camera.name: Intrinsics.from_parameters(camera.intrinsics.size, camera.intrinsics.parameters * (1 + off))
+        for camera in truth
+    }
+    found = calibrate_rig(detections, CalibrationOptions(refine=True), given)
+    for camera in found.report.cameras:
+        assert camera.intrinsics == "adjusted"
+        assert abs(camera.focal - truth[camera.name].intrinsics.parameters[:2].mean()) < 4 * camera.focal_sigma < 11
+    held = calibrate_rig(detections, intrinsics=given)
+    assert centre_error(found.rig, truth) < 0.5 * centre_error(held.rig, truth)
+    hardly = calibrate_rig(detections_of(detections, 3), CalibrationOptions(refine=True), given)
+    for camera in hardly.report.cameras:  # three boards tell less than what was given
+        assert abs(camera.focal / given[camera.name].parameters[:2].mean() - 1) < 0.03
+
+
+def detections_of(detections: BoardDetections, n_frames: int) -> BoardDetections:
+    """The frames with most corners."""
+    rows = np.argsort(-np.isfinite(detections.sigma).sum(axis=(0, 2)), kind="stable")[:n_frames]
+    return replace(
+        detections, frame=detections.frame[rows], time=detections.time[rows], corners=detections.corners[:, rows],
+        sigma=detections.sigma[:, rows],
+    )  # fmt: skip
+
+
 def test_intrinsics_of_separate_footage_serve_poor_rig_footage(rng: np.random.Generator) -> None:
     """The way of a session: each camera filmed alone first, then few boards seen by both."""
     truth, _, _, detections = footage(rng, 60, 2)

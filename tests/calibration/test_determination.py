@@ -10,7 +10,7 @@ import pytest
 from calibration.board import Board, BoardDetections
 from calibration.bundle import BundleOptions, BundleResult, adjust_boards, board_system
 from calibration.camera import INTRINSIC_PARAMETERS
-from calibration.determination import N_BLOCKS, corner_losses, corner_noise, intrinsic_spread
+from calibration.determination import N_BLOCKS, Spread, corner_losses, corner_noise, intrinsic_spread
 from calibration.rig import CameraRig
 from calibration.solver import schur_covariance
 from calibration.synthetic import board_motion, ring_rig, simulate_detections
@@ -85,7 +85,15 @@ def test_formal_is_the_bundles_covariance(rng: np.random.Generator) -> None:
     expected = np.sqrt(np.diagonal(result.rig.covariance)).reshape(3, 18)[:, 6:]
     spread = intrinsic_spread(result, detections, options)
     np.testing.assert_allclose(spread.formal, expected, rtol=1e-3)
-    np.testing.assert_array_equal(spread.larger, np.maximum(spread.formal, spread.jackknife))
+
+
+def test_jackknife_counts_where_it_is_typically_larger_or_clearly() -> None:
+    formal = np.array([[1.0, 2.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    jackknife = np.array([[1.5, 3.2, 9.0, 0.0], [0.7, 1.7, 0.6, 2.5]])
+    expected = [[1.6, 3.2, 9.0, 0.0], [1.2, 1.2, 1.2, 2.5]]
+    np.testing.assert_allclose(Spread(formal, jackknife, np.zeros(3)).larger, expected)
+    nothing = Spread(formal, np.where(formal > 0, np.inf, 0.0), np.zeros(2)).larger
+    np.testing.assert_array_equal(nothing, np.where(formal > 0, np.inf, 0.0))
 
 
 def test_formal_holds_the_prior(rng: np.random.Generator) -> None:

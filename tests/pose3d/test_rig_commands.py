@@ -47,6 +47,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generat
         return simulate_detections(now, BOARD, R, t, np.random.default_rng(1), noise_px=0.2)
 
     monkeypatch.setattr(stage, "detect_boards", detect)
+    monkeypatch.setattr(stage, "inspect_footage", lambda *_: ())
     return told
 
 
