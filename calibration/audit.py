@@ -118,7 +118,7 @@ def _explained(
         findings = [f for f in findings if f.kind != "wrong_intrinsics" or not names & set(f.cameras)]
         findings += swapped
     least = SHADOW * max((one.gain for one in found), default=0.0)
-    jitter = check_jitter(fit, frames, least)
+    jitter = check_jitter(fit, frames, numbers, least)
     told = [finding for finding in findings if not finding.slight]
     odd = jitter or (() if told else check_outlier_frames(fit, numbers, least))
     if odd and not jitter and not found:

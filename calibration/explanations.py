@@ -83,7 +83,8 @@ def explain(
     fit = linearise(placed)
     delays = _delays(placed, frames)
     changes = _changes(fit, free, precision, delays)
-    candidates = [*delays, *changes, *_shapes(placed), *_lenses(placed, given)]
+    shapes = [board_shape(placed, b) for b in np.unique(placed.board)]
+    candidates = [*delays, *changes, *shapes, *_backs(placed), *_lenses(placed, given)]
     equations = normals(fit, free, precision, candidates)
     width = np.array([next(p.shape[-1] for p in c.columns if p is not None) for c in candidates])
     first = N * len(placed.rig) + np.concatenate(([0], np.cumsum(width)[:-1]))
@@ -215,15 +216,6 @@ def _changes(fit: Linearised, free: NDArray[np.bool_], precision: Array, delays:
     return changes
 
 
-def _shapes(placed: Placed) -> list[Mistake]:
-    """Boards that are not as described; and, where there are backs, how all of them are shifted against the fronts, in
-    their boards' own axes."""
-    shapes = [board_shape(placed, b) for b in np.unique(placed.board)]
-    if placed.side.any():
-        shapes.append(_of_boards("back", placed, placed.R[:, None] * (placed.side == 1)[:, None, None]))
-    return shapes
-
-
 def board_shape(placed: Placed, board: int) -> Mistake:
     """A board that is not as described: its rows farther apart than columns, skewed, and bent."""
     mine = placed.board == board
@@ -232,6 +224,13 @@ def board_shape(placed: Placed, board: int) -> Mistake:
     warp = np.nan_to_num(shape_directions(local))
     world = np.where(mine[:, None, None, None], np.einsum("pij,cjk->pcik", placed.R, warp), 0.0)
     return _of_boards("shape", placed, world)
+
+
+def _backs(placed: Placed) -> list[Mistake]:
+    """Of every board with two sides: its back elsewhere, by a shift along the axes of the board."""
+    moved = [(placed.board == b)[:, None] & np.isfinite(placed.world[..., 0]) for b in np.unique(placed.board)]
+    moved = [mine & (placed.side == 1) for mine in moved]
+    return [_of_boards("back", placed, placed.R[:, None] * m[..., None, None]) for m in moved if m.any()]
 
 
 def _of_boards(kind: str, placed: Placed, world: Array) -> Mistake:

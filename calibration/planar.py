@@ -63,7 +63,7 @@ def board_views(detections: BoardDetections, view: str, intrinsics: Intrinsics) 
         rows = np.flatnonzero(count > n_corners[:, board])  # of a board's two sides the one that shows more
         n_corners[rows, board] = count[rows]
         pose_R, pose_t = plane_poses(points[:, :2], flat[rows])
-        pose_t -= points[0, 2] * pose_R[..., 2]
+        pose_t -= points[:, 2].mean() * pose_R[..., 2]
         R[rows, board], t[rows, board] = compose(turn[rows, None], 0.0, pose_R, pose_t)
         pixels = pixels_from_camera(apply(R[rows, board], t[rows, board], points), intrinsics)
         squared = np.where(seen[rows, None], ((pixels - xy[rows][:, None, corners]) ** 2).sum(axis=-1), 0.0)

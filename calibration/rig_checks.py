@@ -127,13 +127,15 @@ def _told(found: Explained, placed: Placed, detections: BoardDetections) -> Find
             found.effect_px, 0.0, "px",
         )  # fmt: skip
     if mistake.kind == "back":
-        return _shifted_back(found, detections, placed.rig.unit)
+        return _shifted_back(found, placed, detections)
     return _shape(found, placed)
 
 
-def _shifted_back(found: Explained, detections: BoardDetections, unit: str) -> Finding:
-    x, y, z = found.value
-    (back, *_) = [board.back for board in detections.boards if board.back is not None]
+def _shifted_back(found: Explained, placed: Placed, detections: BoardDetections) -> Finding:
+    (x, y, z), unit = found.value, placed.rig.unit
+    pose = next(int(np.argmax(p.any(axis=(1, 2, 3)))) for p in found.mistake.columns if p is not None and p.any())
+    back = detections.boards[placed.board[pose]].back
+    assert back is not None
     thick = back.thickness + z
     return Finding(
         "wrong_board_geometry", (),
@@ -203,10 +205,13 @@ def check_late(detections: BoardDetections, lenses: Sequence[Intrinsics]) -> tup
     return tuple(_late((name,), float(late)) for name, late in zip(names, delays, strict=True) if late)
 
 
-def check_jitter(fit: Linearised, frames: NDArray[np.int64], least: float = 0.0) -> tuple[Finding, ...]:
+def check_jitter(
+    fit: Linearised, frames: NDArray[np.int64], numbers: NDArray[np.int64], least: float = 0.0
+) -> tuple[Finding, ...]:
     """Cameras whose frames come at uneven times: boards are off along their motion, by another time each.
 
-    least: chi-square below which it may be left over from what was explained before.
+    frames: (poses,) of the moments. numbers: (views, poses) of the pictures in each camera's own footage. least:
+    chi-square below which it may be left over from what was explained before.
     """
     placed, found = fit.placed, []
     speed = np.nan_to_num(velocity(placed, frames))
@@ -229,7 +234,7 @@ def check_jitter(fit: Linearised, frames: NDArray[np.int64], least: float = 0.0)
             and own.sum() > max(LEAST_GAIN * coordinates * len(own), least)
         ):
             pixels = np.linalg.norm(np.einsum("pcij,pcj->pci", J, speed)[used] * time[:, None, None], axis=-1)
-            found.append((ratio[0], v, frames[used], time, float(np.nanmedian(pixels[placed.seen[v][used]]))))
+            found.append((ratio[0], v, numbers[v, used], time, float(np.nanmedian(pixels[placed.seen[v][used]]))))
     worst = max((ratio for ratio, *_ in found), default=0.0)
     return tuple(_uneven(placed.rig.names[v], *told) for ratio, v, *told in found if ratio > 0.5 * worst)
 
