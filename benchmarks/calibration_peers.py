@@ -30,7 +30,6 @@ from calibration.board import Board, BoardDetections
 from calibration.bundle import BundleOptions, adjust_boards, board_system
 from calibration.calibrate import CalibrationOptions, calibrate_rig
 from calibration.camera import Intrinsics
-from calibration.clocks import find_clocks
 from calibration.extrinsics import initial_rig
 from calibration.intrinsics import estimate_intrinsics
 from calibration.rig import CameraRig
@@ -321,7 +320,7 @@ def out_of_step(seed: int, seconds: float, late_s: float, drift: float):
 
 
 def clocks(seeds: int, seconds: float = 120.0) -> dict:
-    ratios, own = [], []
+    ratios = []
     for seed in range(seeds):
         together, rig, _, R, t = out_of_step(seed, seconds, 0.0, 0.0)
         options = BundleOptions(
@@ -331,17 +330,12 @@ def clocks(seeds: int, seconds: float = 120.0) -> dict:
         bound = schur_covariance(board_system(rig, R, t, together, options))
         bound = np.sqrt(np.diagonal(bound).reshape(4, -1)[1:, 18:])
         detections, _, clock, R, t = out_of_step(seed, seconds, 0.05, 2e-4)
-        known = {camera.name: camera.intrinsics for camera in rig}
-        start = initial_rig(detections, known)[0]
         began = time.perf_counter()
-        rough = find_clocks(detections, start, "huber", 3.0)
-        assert rough is not None
         cameras = calibrate_rig(detections).report.cameras
         found = np.array([(c.offset, c.drift) for c in cameras])
         away = (found - found[0] - clock)[1:]
         speed = np.linalg.norm(np.diff(t, axis=0), axis=1).mean() * 30 / 1000
         ratios.append(away / bound)
-        own.append(away[:, 0] / np.array([c.offset_sigma for c in cameras])[1:])
         print(
             f"seed {seed}: {speed:.2f} m/s; offsets off by {np.round(1e6 * away[:, 0], 1)} us, bound "
             f"{np.round(1e6 * bound[:, 0], 1)}; drifts by {np.round(1e6 * away[:, 1], 2)} ppm, bound "

@@ -93,10 +93,12 @@ def find_clocks(detections: BoardDetections, rig: CameraRig, loss: str, scale: f
 def _sought(
     detections: BoardDetections, rig: CameraRig, free: Mapping[str, NDArray[np.bool_]], options: BundleOptions
 ) -> Clocks | None:
-    """The clocks that are out of step; None where all are right."""
+    """The clocks that are out of step; None where all are right, or blocks of the footage do not agree on any."""
     found: Clocks | None = None
     for _ in range(3):
-        found = _settled(detections, rig, free, found, options)
+        found, spread = _settled(detections, rig, free, found, options)
+        if not (np.abs(found.clock) > SIGNIFICANT * spread)[:, 0].any():
+            return None
         real = np.abs(found.clock) > SIGNIFICANT * found.sigma
         kept = {name: free[name] & real[rig.index(name)] for name in free}
         kept = {name: mask for name, mask in kept.items() if mask.any()}
@@ -114,8 +116,9 @@ def _settled(
     free: Mapping[str, NDArray[np.bool_]],
     before: Clocks | None,
     options: BundleOptions,
-) -> Clocks:
-    """Offsets adjusted until they change no more; those that are not free are 0."""
+) -> tuple[Clocks, Array]:
+    """Offsets adjusted until they change no more; those that are not free are 0. Also (views, 2) their standard
+    deviations by blocks of the footage."""
     mask = np.array([free.get(name, np.zeros(2, dtype=bool)) for name in rig.names])
     clock = np.zeros((len(rig), 2)) if before is None else np.where(mask, before.clock, 0.0)
     rig = rig if before is None else before.rig
@@ -134,9 +137,10 @@ def _settled(
         if np.abs(result.clock[:, 0]).max() < SETTLED * step:
             break
         if np.abs(clock[:, 0]).max() > MOST_S:  # no optimum: nothing is known
-            return Clocks(synced, rig, R, t, clock, np.full_like(clock, np.inf), middle, free)
-    sigma = clock_spread(result, synced, replace(options, clocks=free))
-    return Clocks(synced, rig, R, t, clock, sigma, middle, free)
+            nothing = np.full_like(clock, np.inf)
+            return Clocks(synced, rig, R, t, clock, nothing, middle, free), nothing
+    found = Clocks(synced, rig, R, t, clock, result.clock_sigma, middle, free)
+    return found, clock_spread(result, synced, replace(options, clocks=free))
 
 
 def set_right(

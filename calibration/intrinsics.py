@@ -168,7 +168,8 @@ def _most_ordinary(alone: BoardDetections, view: str) -> tuple[_Fit, str]:
     first = {"pinhole": pinhole, "fisheye": fisheye, "rational": _first(alone, view, "rational", pinhole.found)}
     chosen, least = LENSES[0], (1 - LEAST_GAIN) * first[LENSES[0]].loss
     fits = {lens: _fitted(alone, first[lens]) for lens in LENSES if lens == chosen or first[lens].loss < least}
-    errors = {lens: fit.noise**2 * fit.spread.held_out for lens, fit in fits.items()}
+    nothing = np.finfo(float).tiny  # one Gauss-Newton step may promise less than no error of a block
+    errors = {lens: np.maximum(fit.noise**2 * fit.spread.held_out, nothing) for lens, fit in fits.items()}
     for lens in list(fits)[1:]:
         gain = np.clip(np.log(errors[chosen] / errors[lens]), -MOST_GAIN, MOST_GAIN)
         doubt = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) >= LEAST_BLOCKS else np.inf

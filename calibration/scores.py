@@ -28,7 +28,7 @@ Columns = Callable[[int], Array]
 N = len(RIG_PARAMETERS)
 N_BLOCKS = 20
 """Blocks of consecutive boards, whose disagreement is the dispersion that chances are counted with."""
-MOST_KEPT = 3e8
+MOST_KEPT = 1e9
 """Bytes of derivatives that are kept instead of being made anew."""
 SMALLEST_EIGENVALUE = 1e-9
 
