@@ -93,18 +93,18 @@ def find_clocks(detections: BoardDetections, rig: CameraRig, loss: str, scale: f
 def _sought(
     detections: BoardDetections, rig: CameraRig, free: Mapping[str, NDArray[np.bool_]], options: BundleOptions
 ) -> Clocks | None:
-    """The clocks that are out of step; None where all are right, or blocks of the footage do not agree on any."""
+    """The clocks, all with an offset and, where any drifts, a drift: one held at 0 would pull at the others.
+    None where all are right, or blocks of the footage do not agree on any."""
     found: Clocks | None = None
-    for _ in range(3):
+    for _ in range(2):
         found, spread = _settled(detections, rig, free, found, options)
         if not (np.abs(found.clock) > SIGNIFICANT * spread)[:, 0].any():
             return None
-        real = np.abs(found.clock) > SIGNIFICANT * found.sigma
-        kept = {name: free[name] & real[rig.index(name)] for name in free}
-        kept = {name: mask for name, mask in kept.items() if mask.any()}
-        if not kept:
+        late, drifts = np.any(np.abs(found.clock) > SIGNIFICANT * found.sigma, axis=0).tolist()
+        if not (late or drifts):
             return None
-        if sum(mask.sum() for mask in kept.values()) == sum(mask.sum() for mask in free.values()):
+        kept = {name: mask & [True, drifts] for name, mask in free.items()}
+        if all(np.array_equal(kept[name], free[name]) for name in free):
             break
         free = kept
     return found

@@ -336,7 +336,7 @@ def check_cameras(
                 )
             )  # fmt: skip
         if abs(camera.offset) > MOST_LATE * camera.offset_sigma > 0:
-            findings.append(_set_right(camera))
+            findings.append(_set_right(camera, cameras))
         if alone > MOST_NOISE_PX:
             findings.append(
                 Finding(
@@ -364,11 +364,11 @@ def check_cameras(
     return tuple(findings)
 
 
-def _set_right(camera: CameraReport) -> Finding:
-    """A camera that was out of step, whose corners were set right before the fit."""
+def _set_right(camera: CameraReport, cameras: Sequence[CameraReport]) -> Finding:
+    """A camera that was out of step, whose corners were set right before the fit. Of two, either may be meant."""
     drifts = f", and drifts by {1e6 * camera.drift:+.0f} ppm" if camera.drift else ""
     return Finding(
-        "out_of_sync", (camera.name,),
+        "out_of_sync", (camera.name, *(other.name for other in cameras if len(cameras) == 2 and other is not camera)),
         f"its pictures of the board were taken {1e3 * abs(camera.offset):.1f} ms too "
         f"{'late' if camera.offset > 0 else 'early'}{drifts}; that is made up for here",
         f"where recordings are made the same way, add offsets = {{ {camera.name} = {camera.offset:.4f} }} under [sync]",
