@@ -62,7 +62,7 @@ def refine_corners(
     return out[:, :2], out[:, 2], out[:, 3]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _refine_all(gray, start, step_u, step_v, rim, first_dark, out):  # type: ignore[no-untyped-def]
     for i in range(len(start)):
         x, y, sigma = _refine(gray, start[i], step_u[i], step_v[i], rim)
@@ -73,7 +73,7 @@ def _refine_all(gray, start, step_u, step_v, rim, first_dark, out):  # type: ign
             out[i, 0], out[i, 1], out[i, 2], out[i, 3] = x, y, sigma, contrast
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _refine(gray, start, u, v, rim):  # type: ignore[no-untyped-def]
     """(x, y, sigma); sigma = -1 where there is no corner."""
     height, width = gray.shape
@@ -131,14 +131,14 @@ def _refine(gray, start, u, v, rim):  # type: ignore[no-untyped-def]
     return x, y, np.sqrt(0.5 * variance * (nxx + nyy) / det_n)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _bump(distance, half):  # type: ignore[no-untyped-def]
     """Weight of a pixel: 1 in the middle, falling smoothly to 0 at `half`."""
     s = 1.0 - (distance / half) ** 2
     return s * s if s > 0.0 else 0.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _contrast(gray, x, y, u, v, rim, first_dark):  # type: ignore[no-untyped-def]
     """Darkest white less brightest black sample of the four squares that meet at the corner, grey levels."""
     height, width = gray.shape

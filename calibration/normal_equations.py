@@ -32,13 +32,13 @@ UNSEEN_PX = 1e4
 distortion)."""
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _transform(R: Floats, t: Floats, x: Floats, out: Floats) -> None:
     for i in range(3):
         out[i] = R[i, 0] * x[0] + R[i, 1] * x[1] + R[i, 2] * x[2] + t[i]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _cross_columns(J: Floats, x: Floats, out: Floats) -> None:
     """out[:, :3] = -J [x]_x, the derivative by a left rotation of x; J (2, 3)."""
     for row in range(2):
@@ -47,7 +47,7 @@ def _cross_columns(J: Floats, x: Floats, out: Floats) -> None:
         out[row, 2] = J[row, 1] * x[0] - J[row, 0] * x[1]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def board_residuals(
     R: Floats, t: Floats, parameters: Floats, model: Ints, board_R: Floats, board_t: Floats, xy: Floats, corner: Floats,
     block: Ints, residuals: Floats,
@@ -66,7 +66,7 @@ def board_residuals(
                 residuals[i] = np.inf
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def board_equations(
     R: Floats, t: Floats, parameters: Floats, model: Ints, board_R: Floats, board_t: Floats, xy: Floats, sigma: Floats,
     corner: Floats, block: Ints, columns: Ints, n_columns: Ints, rate: Floats, loss: int, scale: float,
@@ -87,7 +87,7 @@ def board_equations(
     """
     world, cam, arm, pixel, zero = np.empty(3), np.empty(3), np.empty(3), np.empty(2), np.zeros(3)
     J_point, J_intrinsics, J = np.empty((2, 3)), np.empty((2, 12)), np.empty((2, 18))
-    H, g, to_camera, to_board = np.empty((18, 18)), np.empty(18), np.eye(6), np.zeros((6, 6))
+    H, g, to_camera, to_board = np.empty((18, 18)), np.empty(18), np.zeros((6, 6)), np.zeros((6, 6))
     cost = 0.0
     for b in range(len(block)):
         pose, view, start, stop = block[b]
@@ -126,19 +126,22 @@ def board_equations(
     return cost
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _block_maps(R: Floats, board_t: Floats, to_camera: Floats, to_board: Floats) -> None:
     """Derivative of the rigid motion (rotation about the board's origin, translation; camera frame) by the camera's
     and by the board's pose. A rotation w of the camera turns the origin too: it moves by -[R t_board]_x w."""
     origin = np.empty(3)
     _transform(R, np.zeros(3), board_t, origin)
+    for a in range(6):
+        to_camera[a, a] = 1.0
     to_camera[3, 1], to_camera[3, 2], to_camera[4, 2] = origin[2], -origin[1], origin[0]
     to_camera[4, 0], to_camera[5, 0], to_camera[5, 1] = -origin[2], origin[1], -origin[0]
-    to_board[:3, :3] = R
-    to_board[3:, 3:] = R
+    for a in range(3):
+        for c in range(3):
+            to_board[a, c] = to_board[3 + a, 3 + c] = R[a, c]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _add_block(
     H: Floats, g: Floats, n: int, columns: Ints, to_camera: Floats, to_board: Floats, rate: Floats,
     H_cc: Floats, g_c: Floats, H_pp: Floats, g_p: Floats, H_cp: Floats,
@@ -147,10 +150,11 @@ def _add_block(
     parameters."""
     width = 18 + len(rate)
     camera_map, board_map = np.zeros((n, width)), np.zeros((n, 6))
-    camera_map[:6, :6] = to_camera
-    board_map[:6] = to_board
-    for c in range(len(rate)):
-        camera_map[:6, 18 + c] = to_board @ rate[c]
+    for a in range(6):
+        for c in range(6):
+            camera_map[a, c], board_map[a, c] = to_camera[a, c], to_board[a, c]
+            for k in range(len(rate)):
+                camera_map[a, 18 + k] += to_board[a, c] * rate[k, c]
     for c in range(n - 6):
         camera_map[6 + c, 6 + columns[c]] = 1.0
     for a in range(n):
@@ -181,7 +185,7 @@ def _add_block(
                     H_pp[a, c] += value * H_board[k, c]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def track_equations(
     R: Floats, t: Floats, parameters: Floats, model: Ints, points: Floats, xy: Floats, information: Floats, loss: int,
     scale: float, H_cc: Floats, g_c: Floats, H_pp: Floats, g_p: Floats, H_cp: Floats,
@@ -233,7 +237,7 @@ def track_equations(
     return cost
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def point_equations(
     R: Floats, t: Floats, parameters: Floats, model: Ints, points: Floats, xy: Floats, information: Floats, loss: int,
     scale: float, H: Floats, g: Floats, squared: Floats,

@@ -33,7 +33,7 @@ MAX_DAMPING = 1e12
 SMALLEST_EIGENVALUE = 1e-14
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def robust(loss: int, squared: float, scale: float) -> tuple[float, float, float]:
     """rho, its first and its second derivative with respect to `squared`, for one squared residual (compiled).
 
@@ -59,7 +59,7 @@ def robust(loss: int, squared: float, scale: float) -> tuple[float, float, float
     return squared, 1.0, 0.0
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _robust_all(loss: int, squared: Floats, scale: float, out: Floats) -> None:
     for i in range(len(squared)):
         out[0, i], out[1, i], out[2, i] = robust(loss, squared[i], scale)
@@ -276,7 +276,7 @@ def banded_covariance(system: BandedSystem, block: int) -> Floats:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _selected_inverse(factor: Floats, block: int, out: Floats) -> None:
     """factor (n, u + 1): factor[j, i] = L[j + i, j]. The window (u, u) holds inverse[r, c] at [r mod u, c mod u]: the
     column that comes in takes the place of the one that leaves."""

@@ -168,7 +168,7 @@ def radius(points: Array) -> Array:
     return np.maximum(size, np.where(np.isfinite(median), median, 0.0))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _squared_distance(a, b, e, variance_a, variance_b):  # type: ignore[no-untyped-def]
     """Squared Sampson distance of two unit rays whose directions have these angular variances; inf behind a camera.
 
@@ -186,7 +186,7 @@ def _squared_distance(a, b, e, variance_a, variance_b):  # type: ignore[no-untyp
     return squared / variance if variance > 0.0 else np.inf
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def baselines_between(centers):  # type: ignore[no-untyped-def]
     """Unit vectors (views, views, 3) from each centre to each other."""
     views = len(centers)
@@ -202,7 +202,7 @@ def baselines_between(centers):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def pair_evidence(rays, weight, size, view, baselines, noise):  # type: ignore[no-untyped-def]
     """Evidence (n, n) for two detections being one animal, and the weight (n, n) it could have had; 0 within a view."""
     n, keypoints = weight.shape
@@ -224,7 +224,7 @@ def pair_evidence(rays, weight, size, view, baselines, noise):  # type: ignore[n
     return evidence, possible
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _merge(evidence, view, n_views):  # type: ignore[no-untyped-def]
     """Greedy groups: always the two with most evidence between them, while it is positive and no view would be double.
 
@@ -257,7 +257,7 @@ def _merge(evidence, view, n_views):  # type: ignore[no-untyped-def]
     return label, member
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _improve(evidence, view, label, member):  # type: ignore[no-untyped-def]
     """Move a detection to another group, or swap two of one view, always the move that gains most, while one gains.
 
@@ -294,7 +294,7 @@ def _improve(evidence, view, label, member):  # type: ignore[no-untyped-def]
             support[i, here] -= change
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def divide(evidence, view, n_views):  # type: ignore[no-untyped-def]
     """Label (n,) of the group of each of n detections: much evidence (n, n) inside, at most one of each view (n,)
     int."""
@@ -303,7 +303,7 @@ def divide(evidence, view, n_views):  # type: ignore[no-untyped-def]
     return label
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _group_detections(rays, weight, size, view, baselines, noise):  # type: ignore[no-untyped-def]
     """Group n detections of one frame: rays (n, keypoints, 3), weight (n, keypoints), size (n,) rad, view (n,) int.
 
@@ -333,7 +333,7 @@ def _group_detections(rays, weight, size, view, baselines, noise):  # type: igno
     return group, confidence
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _associate(rays, weight, size, centers, noise):  # type: ignore[no-untyped-def]
     """`_group_detections` for every frame: label (frames, views, slots), confidence (frames, views * slots)."""
     frames, views, slots, keypoints = weight.shape
@@ -366,7 +366,7 @@ def _associate(rays, weight, size, centers, noise):  # type: ignore[no-untyped-d
     return label, confidence
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def group_distances(rays, weight, size, centers, label):  # type: ignore[no-untyped-def]
     """Sampson distances relative to the detections' size, of every keypoint of every pair inside groups, NaN
     elsewhere."""

@@ -326,7 +326,7 @@ def demo(
     *,
     output: Path = Path("demo"),
     seed: int = 0,
-    train: Annotated[bool, Parameter(negative="", help="make the network anew first: over an hour, 6 GB")] = False,
+    train: Annotated[bool, Parameter(negative="", help="make the network anew first: two hours, 4 GB")] = False,
     json: Json = False,
 ) -> None:
     """Film three walking animals, run everything on the videos, and compare each stage with the truth.

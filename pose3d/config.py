@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from calibration.errors import InputError, nearest_name
 from calibration.files.toml_tables import read_toml
@@ -120,6 +120,13 @@ class _Labels(BaseModel):
     frames: tuple[int, int] | None = None
     missing: Literal["error", "skip"] = "error"
     video: str | None = None
+
+    @field_validator("frames")
+    @classmethod
+    def _rising(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not 0 <= value[0] <= value[1]:
+            raise ValueError("expected the first and the last frame, rising, from 0")
+        return value
 
 
 class _Skeleton(BaseModel):

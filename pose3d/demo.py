@@ -180,7 +180,7 @@ def compare(stage: str, truth: Simulation, results: Path, recording: Path) -> di
     if stage == "identify":
         return {"error": _grouping_error(truth, read_groups(recording / "groups.nc"), recording / "poses2d")}
     if stage == "assemble":
-        return {"error": _view_errors(truth, recording / "assembled")}
+        return _view_errors(truth, recording / "assembled")
     if stage in ("triangulate", "refine"):
         name = {"triangulate": "triangulated.nc", "refine": "poses3d.nc"}[stage]
         return _pose_errors(truth, load_poses(recording / name), load_rig(results / "calibration.toml"))

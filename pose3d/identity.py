@@ -362,7 +362,7 @@ def _as_groups(results: list[tuple[Array, Array, Array]], seen: Sightings, rig: 
     return Groups(tuple(seen.view_names[v] for v in order), slots, ids, confidence)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _track_evidence(mean, covariance, rays, weight, size, centers, noise):  # type: ignore[no-untyped-def]
     """Evidence (T, n) of predicted individuals (T, K, 6) for n detections from centers (n, 3), and what it could have
     been.

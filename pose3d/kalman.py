@@ -242,7 +242,7 @@ def _first_velocity_variance(points: Array, step: float) -> float:
     return _mean(steps**2)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _predict(mean, covariance, F, Q, out_mean, out_covariance):  # type: ignore[no-untyped-def]
     """States of n points one step on; F (2, 2) and Q (n, 2, 2) act alike on every coordinate."""
     n, S = mean.shape
@@ -260,7 +260,7 @@ def _predict(mean, covariance, F, Q, out_mean, out_covariance):  # type: ignore[
                         out_covariance[i, r * D + a, c * D + b] = value + (Q[i, r, c] if a == b else 0.0)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _update(mean, covariance, measured, noise, limit, distance):  # type: ignore[no-untyped-def]
     """Kalman update in place of n points; the innovation's covariance is inverted by Gauss-Jordan (it is positive)."""
     n, S = mean.shape

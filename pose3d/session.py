@@ -211,6 +211,7 @@ def drawn_skeleton(skeleton: Skeleton, table: SkeletonTable) -> Skeleton:
 
 def _matching(root: Path, pattern: str, what: str) -> dict[str, Path]:
     """{what stands for {camera}: path} by name; of several endings the first wins. Without {camera} one, named ""."""
+    root, pattern = _anchored(root, pattern)
     found: dict[str, Path] = {}
     taken: set[Path] = set()
     endings = ("",) if Path(pattern).suffix else ENDINGS[what]
@@ -228,8 +229,15 @@ def _matching(root: Path, pattern: str, what: str) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def _anchored(root: Path, pattern: str) -> tuple[Path, str]:
+    """Where a pattern begins, which may be an absolute path, and the pattern from there."""
+    anchor = Path(pattern).anchor
+    return (Path(anchor), Path(pattern).relative_to(anchor).as_posix()) if anchor else (root, pattern)
+
+
 def _folders(root: Path, pattern: str) -> list[str]:
     """The names of the folders that stand where a pattern says {recording}."""
+    root, pattern = _anchored(root, pattern)
     upto, slash, _ = pattern.partition("{recording}")[2].partition("/")
     head = pattern.partition("{recording}")[0] + "{recording}" + upto
     if not slash:

@@ -250,7 +250,7 @@ def _successors(before: Array, after: Array) -> Array:
     return np.where(sure, nearest, -1)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _costs(mean, covariance, points, noise, gate, usual):  # type: ignore[no-untyped-def]
     """Cost (T, n) of a pose being a track's next: mean over common keypoints of (d^2 / v + D log(max(v / usual, 1))) /
     gate.

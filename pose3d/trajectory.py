@@ -238,7 +238,7 @@ def with_prior(track: Track, points: Floats, H: Floats, g: Floats, terms: Terms)
     return cost, BandedSystem(bands.T, gradient.ravel())
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _assemble(
     points: Floats, alive: NDArray[np.bool_], H: Floats, g: Floats, spacing: Floats, acceleration: Floats,
     burst: float, bones: NDArray[np.int64], length: Floats, spread: Floats, bands: Floats, gradient: Floats,
@@ -279,7 +279,7 @@ def _assemble(
     return cost
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _add_bone(
     points: Floats, alive: NDArray[np.bool_], bone: NDArray[np.int64], length: float, spread: float, row: int,
     bands: Floats, gradient: Floats,

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from calibration.errors import InputError
-from pose3d.nn.coords import image_from_cells, input_from_image
+from pose3d.nn.coords import cells_from_image, image_from_cells, input_from_image
 from pose3d.nn.memory import is_no_memory
 from pose3d.nn.model import fold_norms
 from pose3d.nn.network import Network
@@ -30,13 +30,15 @@ from pose3d.poses import Candidates
 __all__ = ["Predictor", "predict_candidates"]
 
 Image = NDArray[np.uint8]
-Batch = tuple[list[int], Image]
+Batch = tuple[list[int], Image, NDArray[np.float64]]
 Found = tuple[int, tuple[NDArray[Any], ...]]
 
 CPU_BATCH, GPU_BATCH = 1, 16
 GPU_WORKERS, MOST_WORKERS = 3, 8
 AHEAD = 3
 """Batches that are read ahead."""
+OUTSIDE_CELLS = 1.0
+"""Candidates farther than this outside the image are none; those nearer are moved to its border."""
 LEAST_CELLS = 0.05
 """SD of a candidate's place at least, in cells: no network is surer."""
 LENGTH_SD = 0.2
@@ -75,7 +77,7 @@ class Predictor:
         Raises InputError where the memory does not suffice for a single image.
         """
         found: list[Found] = []
-        batches = _batches(frames, self.network.spec.scale, window, self.batch)
+        batches = _batches(frames, self.network, window, self.batch)
         for done, frame in enumerate(self._found(batches), start=1):
             found.append(frame)
             if progress:
@@ -112,12 +114,13 @@ class Predictor:
         if broken is not None:
             raise broken
 
-    def _predict(self, numbers: list[int], images: Image) -> list[Found]:
-        """What is in each image of a batch; in parts where the memory does not suffice for all at once."""
+    def _predict(self, numbers: list[int], images: Image, border: NDArray[np.float64]) -> list[Found]:
+        """What is in each image of a batch, in parts where the memory does not suffice for all at once. border: x, y
+        where the images end, in cells."""
         size = min(self.batch, len(images))
         try:
             return [
-                (number, self._peaks(maps))
+                (number, self._peaks(maps, border))
                 for start in range(0, len(images), size)
                 for number, *maps in zip(
                     numbers[start : start + size], *self._maps(images[start : start + size]), strict=True
@@ -135,7 +138,7 @@ class Predictor:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.batch = min(self.batch, size // 2)
-        return self._predict(numbers, images)
+        return self._predict(numbers, images, border)
 
     @torch.inference_mode()
     def _maps(self, images: Image) -> list[NDArray[np.float32]]:
@@ -148,11 +151,13 @@ class Predictor:
             maps = [torch.empty(m.shape, pin_memory=True).copy_(m) for m in maps]
         return [m.float().numpy() for m in maps]
 
-    def _peaks(self, maps: list[NDArray[np.float32]]) -> tuple[NDArray[Any], ...]:
+    def _peaks(self, maps: list[NDArray[np.float32]], border: NDArray[np.float64]) -> tuple[NDArray[Any], ...]:
         """keypoint, cell, score of the candidates of one frame and a, b, edge, score of its limbs."""
         heat, offset, paf = maps
         options, limbs = self.options, np.array(self.network.spec.limbs, dtype=np.int32).reshape(-1, 2)
         keypoint, cell, score = find_peaks(heat, offset, options.threshold, options.limit)
+        inside = np.all((cell > -0.5 - OUTSIDE_CELLS) & (cell < border + OUTSIDE_CELLS), axis=1)
+        keypoint, cell, score = keypoint[inside], np.clip(cell[inside], -0.5, border), score[inside]
         a, b, edge, limb_score = score_limbs(paf, limbs, keypoint, cell, options.limb_threshold)
         limb_score *= self._plausible(np.linalg.norm(cell[a] - cell[b], axis=1), edge)
         kept = limb_score >= options.limb_threshold
@@ -170,8 +175,10 @@ class Predictor:
         return np.nan_to_num(np.exp(-0.5 * beyond**2), nan=1.0)
 
 
-def _batches(frames: Iterable[tuple[int, Image]], scale: float, window: int, size: int) -> Iterator[Batch]:
-    """Numbers and network inputs (n, h, w, 3) of `size` frames at once, none across the border of two windows."""
+def _batches(frames: Iterable[tuple[int, Image]], network: Network, window: int, size: int) -> Iterator[Batch]:
+    """Numbers and network inputs (n, h, w, 3) of `size` frames at once, none across the border of two windows; and
+    where the images end in the maps, x, y in cells."""
+    scale, stride = network.spec.scale, network.spec.stride
     numbered, left, shape = iter(frames), 0, None
     while True:
         left = left or window
@@ -190,8 +197,8 @@ def _batches(frames: Iterable[tuple[int, Image]], scale: float, window: int, siz
                 inputs.append(input_from_image(image, scale))
         except Exception as error:
             broken = error
-        if inputs:
-            yield numbers, np.stack(inputs)
+        if inputs and shape:
+            yield numbers, np.stack(inputs), cells_from_image((shape[1] - 0.5, shape[0] - 0.5), scale, stride)
         if broken is not None:
             raise broken
         if not inputs:

@@ -86,7 +86,8 @@ def _train(
         save_network(path, network)
         cameras = Counter(camera or "unknown" for camera in labels.camera)
         numbers = {key: value for key, value in network.metrics.items() if not isinstance(value, list)}
-        return {"keypoints": len(labels.skeleton), "labelled frames": dict(cameras)} | numbers
+        counted = dict(cameras) if any(labels.camera) else len(labels)
+        return {"keypoints": len(labels.skeleton), "labelled frames": counted} | numbers
 
     return run_stage(plan, work, force=force)
 

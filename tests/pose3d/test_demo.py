@@ -80,7 +80,7 @@ def test_perfect_results_have_no_error(truth: demo.Simulation, results: Path) ->
     assert of("refine", truth, results)["points inside their 95% ellipsoid, %"] == 100.0
     assert "points inside their 95% ellipsoid, %" not in of("triangulate", truth, results)
     assert of("poses2d", truth, results) == {}
-    found = of("assemble", truth, results)["error"]
+    found = of("assemble", truth, results)
     assert set(found["error, px, median"].values()) == {0.0}
     assert set(found["found, % of what the camera sees"].values()) == {100.0}
 

@@ -91,6 +91,14 @@ def test_the_same_camera_in_a_pattern_twice_and_wildcards(tmp_path: Path) -> Non
     assert list(find_files(wild, "poses2d", "r")) == ["cam10", "cam1"]
 
 
+def test_patterns_may_be_absolute(tmp_path: Path) -> None:
+    tree(tmp_path, "elsewhere/one/back.h5", "elsewhere/one/top.h5")
+    away = session(tmp_path / "s", patterns=Patterns(poses2d=f"{tmp_path}/elsewhere/{{recording}}/{{camera}}.h5"))
+    found = find_files(away, "poses2d", "one")
+    assert names_of(found, tmp_path) == {"back": "elsewhere/one/back.h5", "top": "elsewhere/one/top.h5"}
+    assert find_recordings(away) == ("one",)
+
+
 def test_of_several_endings_the_preferred_one(tmp_path: Path) -> None:
     tree(
         tmp_path, "recordings/a/poses2d/top.slp", "recordings/a/poses2d/top.analysis.h5", "recordings/a/poses2d/top.csv"

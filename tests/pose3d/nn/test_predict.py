@@ -40,7 +40,10 @@ class Colours(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def untrained() -> Network:
-    return Network(SPEC, make_module(SPEC), np.array([1.0, np.nan, 3.0]))
+    module = make_module(SPEC)
+    with torch.no_grad():
+        module.head[-1].weight *= 0.02  # offsets of cells, not of images
+    return Network(SPEC, module, np.array([1.0, np.nan, 3.0]))
 
 
 def network_of(module: torch.nn.Module, scale: float = 0.5) -> Network:
@@ -73,6 +76,22 @@ def test_candidates_stand_where_the_image_shows_them(scale: float, rng: np.rando
     np.testing.assert_array_equal(found.keypoint, [0, 1, 2])
     np.testing.assert_allclose(found.xy, centres, atol=0.25)
     np.testing.assert_array_equal(found.frame, [7])
+
+
+def test_nothing_is_found_outside_the_image() -> None:
+    """What a network places a little outside, past the image or in what pads it, is at the border; more is left out."""
+
+    class Pushed(Colours):
+        def maps(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            heat, offset, fields = super().maps(images)
+            offset[:, 1, 0] += 1.5  # 6 px to the right of 5 px from the border
+            offset[:, 2, 0] -= 20.0
+            return heat, offset, fields
+
+    centres, size = np.array([[60.3, 71.8], [205.0, 90.2], [20.0, 40.0]]), (211, 157)
+    found = predict_candidates([(0, blobs(centres, size))], network_of(Pushed(), 1.0))
+    np.testing.assert_array_equal(found.keypoint, [0, 1])
+    np.testing.assert_allclose(found.xy, [centres[0], [210.5, 90.2]], atol=0.25)
 
 
 def test_limbs_join_candidates_of_their_frame() -> None:
