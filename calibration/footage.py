@@ -25,6 +25,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 _EIGHT_BIT_LUMA = re.compile(r"yuvj?4\d\dp|nv12|nv21|gray")
 """Pixel formats whose first plane is the luma, one byte a pixel."""
 
+MISSING_FRAMES, MICROSECONDS = 4, 1_000_000
+"""A film that ends so many frames before its announced length was cut off; that length is in so many parts of 1 s."""
+
 
 class Footage:
     """Frames of one camera; close it, or use it in a `with`.
@@ -173,13 +176,19 @@ class _Video(Footage):
         self._stream.thread_type = "AUTO"
         self.size = (self._stream.codec_context.width, self._stream.codec_context.height)
         self._pts, packets = self._demux()
-        self.complete = packets >= self._stream.frames
         if not len(self._pts):
             raise InputError(f"{path}: expected a video, got one without frames; copy or record it again")
         self.frame_numbers = np.arange(len(self._pts), dtype=np.int64)
         self.time = (self._pts - self._pts[0]) * float(self._stream.time_base or 1)
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.fps = float(rate) if rate else float("nan")
+        self.complete = packets >= self._stream.frames and not self._ends_early()
+
+    def _ends_early(self) -> bool:
+        """Whether a container that does not count its frames, and holds nothing else, announces a longer film."""
+        alone = len(self._container.streams) == 1 and not self._stream.frames
+        announced = (self._container.duration or 0) / MICROSECONDS
+        return alone and announced - float(self.time[-1]) > MISSING_FRAMES / self.fps
 
     def _demux(self) -> tuple[NDArray[np.int64], int]:
         """Sorted times of the frames that are shown, in the stream's time base, and the number of all packets."""

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.bundle import BundleOptions, BundleResult, adjust_boards
+from calibration.bundle import BundleOptions, BundleResult, adjust_boards, board_system
 from calibration.camera import Camera, Intrinsics, pixels_from_camera, rays_from_pixels
 from calibration.determination import LEAST_BLOCKS, Spread, corner_losses, corner_noise, intrinsic_spread
 from calibration.errors import InputError, nearest_name
 from calibration.lenses import LENSES, Lens, free_parameters, lens_of, prior_intrinsics
 from calibration.planar import board_views
 from calibration.rig import CameraRig
-from calibration.solver import SolverOptions
+from calibration.solver import SolverOptions, schur_reduced
 from calibration.transforms import apply
 
 if TYPE_CHECKING:
@@ -163,11 +163,13 @@ def refined_intrinsics(
 def _most_ordinary(alone: BoardDetections, view: str) -> tuple[_Fit, str]:
     """The fit of the lens to take, and why: it goes from one lens to a less ordinary one only where that fits better,
     and is clearly better on held-out blocks of frames."""
-    fisheye = _first(alone, view, "fisheye")
-    pinhole = _first(alone, view, "pinhole", _as_pinhole(fisheye.found, alone))
-    first = {"pinhole": pinhole, "fisheye": fisheye, "rational": _first(alone, view, "rational", pinhole.found)}
+    first: dict[Lens, _First] = {"pinhole": _first(alone, view, "pinhole")}
+    if _promised(first["pinhole"], alone, view) > LEAST_GAIN * first["pinhole"].loss:
+        fisheye = _first(alone, view, "fisheye")
+        pinhole = _first(alone, view, "pinhole", _as_pinhole(fisheye.found, alone))
+        first = {"pinhole": pinhole, "fisheye": fisheye, "rational": _first(alone, view, "rational", pinhole.found)}
     chosen, least = LENSES[0], (1 - LEAST_GAIN) * first[LENSES[0]].loss
-    fits = {lens: _fitted(alone, first[lens]) for lens in LENSES if lens == chosen or first[lens].loss < least}
+    fits = {lens: _fitted(alone, own) for lens, own in first.items() if lens == chosen or own.loss < least}
     nothing = np.finfo(float).tiny  # one Gauss-Newton step may promise less than no error of a block
     errors = {lens: np.maximum(fit.noise**2 * fit.spread.held_out, nothing) for lens, fit in fits.items()}
     for lens in list(fits)[1:]:
@@ -206,6 +208,17 @@ def _first(alone: BoardDetections, view: str, lens: Lens, like: Intrinsics | Non
         if off.max(initial=0.0) < WRONG_POSE * np.median(off):
             break
     return _First(result, float(corner_losses(result.residuals, alone, options).sum()))
+
+
+def _promised(pinhole: _First, alone: BoardDetections, view: str) -> float:
+    """How much of a pinhole's loss a rational lens, which can imitate the others, would save by one Gauss-Newton step
+    from there."""
+    free = free_parameters(prior_intrinsics(pinhole.found.size, lens="rational")[0])
+    found = pinhole.result
+    options = BundleOptions(loss=LOSS, scale=LOSS_SCALE, free={view: free})
+    H, g = schur_reduced(board_system(found.rig, found.board_R, found.board_t, alone, options))
+    own = np.diagonal(H) > 0
+    return float(g[own] @ np.linalg.lstsq(H[np.ix_(own, own)], g[own], rcond=None)[0])
 
 
 def _as_pinhole(fisheye: Intrinsics, alone: BoardDetections) -> Intrinsics:

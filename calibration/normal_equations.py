@@ -8,6 +8,7 @@ parameters: cameras as in `RIG_PARAMETERS` (left perturbation of R, addition to 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -86,13 +87,15 @@ def board_equations(
     so only one 6-vector and the intrinsics are accumulated per corner, and mapped to both poses once per block.
     """
     world, cam, arm, pixel, zero = np.empty(3), np.empty(3), np.empty(3), np.empty(2), np.zeros(3)
-    J_point, J_intrinsics, J = np.empty((2, 3)), np.empty((2, 12)), np.empty((2, 18))
-    H, g, to_camera, to_board = np.empty((18, 18)), np.empty(18), np.zeros((6, 6)), np.zeros((6, 6))
+    J_point, J_intrinsics, J = np.empty((2, 3)), np.empty((2, 12)), np.empty((2, 6))
+    most = 0
+    for b in range(len(block)):
+        most = max(most, block[b, 3] - block[b, 2])
+    rows, r, H, g = np.empty((18, 2 * most)), np.empty(2 * most), np.empty((18, 18)), np.empty(18)
     cost = 0.0
     for b in range(len(block)):
         pose, view, start, stop = block[b]
-        n = 6 + n_columns[view]
-        H[:], g[:] = 0.0, 0.0
+        n, m = 6 + n_columns[view], 0
         for i in range(start, stop):
             _transform(board_R[b], board_t[b], corner[i], world)
             _transform(R[view], t[view], world, cam)
@@ -104,85 +107,94 @@ def board_equations(
             r0, r1 = pixel[0] - xy[i, 0], pixel[1] - xy[i, 1]
             rho, weight, _ = robust(loss, (r0 * r0 + r1 * r1) / sigma[i] ** 2, scale)
             cost += 0.5 * rho
-            weight /= sigma[i] ** 2
             _transform(board_R[b], zero, corner[i], world)
             _transform(R[view], zero, world, arm)
             _cross_columns(J_point, arm, J)
-            for row in range(2):
-                for c in range(3):
-                    J[row, 3 + c] = J_point[row, c]
-                for c in range(n - 6):
-                    J[row, 6 + c] = J_intrinsics[row, columns[view, c]]
-            for a in range(n):
-                j0, j1 = weight * J[0, a], weight * J[1, a]
-                g[a] += j0 * r0 + j1 * r1
-                for c in range(a, n):
-                    H[a, c] += j0 * J[0, c] + j1 * J[1, c]
-        _block_maps(R[view], board_t[b], to_camera, to_board)
+            root = math.sqrt(weight) / sigma[i]
+            r[m], r[m + 1] = root * r0, root * r1
+            for c in range(3):
+                rows[c, m], rows[c, m + 1] = root * J[0, c], root * J[1, c]
+                rows[3 + c, m], rows[3 + c, m + 1] = root * J_point[0, c], root * J_point[1, c]
+            for c in range(n - 6):
+                k = columns[view, c]
+                rows[6 + c, m], rows[6 + c, m + 1] = root * J_intrinsics[0, k], root * J_intrinsics[1, k]
+            m += 2
+        _products(rows, r, n, m, H, g)
+        _transform(R[view], zero, board_t[b], arm)
         _add_block(
-            H, g, n, columns[view], to_camera, to_board, rate[b],
-            H_cc[view], g_c[view], H_pp[pose], g_p[pose], H_cp[pose, view],
+            H, g, n, columns[view], arm, R[view], rate[b], H_cc[view], g_c[view], H_pp[pose], g_p[pose],
+            H_cp[pose, view],
         )  # fmt: skip
     return cost
 
 
-@njit(cache=True, error_model="numpy")
-def _block_maps(R: Floats, board_t: Floats, to_camera: Floats, to_board: Floats) -> None:
-    """Derivative of the rigid motion (rotation about the board's origin, translation; camera frame) by the camera's
-    and by the board's pose. A rotation w of the camera turns the origin too: it moves by -[R t_board]_x w."""
-    origin = np.empty(3)
-    _transform(R, np.zeros(3), board_t, origin)
-    for a in range(6):
-        to_camera[a, a] = 1.0
-    to_camera[3, 1], to_camera[3, 2], to_camera[4, 2] = origin[2], -origin[1], origin[0]
-    to_camera[4, 0], to_camera[5, 0], to_camera[5, 1] = -origin[2], origin[1], -origin[0]
-    for a in range(3):
-        for c in range(3):
-            to_board[a, c] = to_board[3 + a, 3 + c] = R[a, c]
+@njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def _products(rows: Floats, r: Floats, n: int, m: int, H: Floats, g: Floats) -> None:
+    """H (n, n) = J' J and g = J' r of the first n rows of J' and their first m columns. Sums may be taken in any order,
+    so that they become vector instructions."""
+    for a in range(n):
+        total = 0.0
+        for i in range(m):
+            total += rows[a, i] * r[i]
+        g[a] = total
+        for c in range(a + 1):
+            total = 0.0
+            for i in range(m):
+                total += rows[a, i] * rows[c, i]
+            H[a, c] = H[c, a] = total
 
 
 @njit(cache=True, error_model="numpy")
 def _add_block(
-    H: Floats, g: Floats, n: int, columns: Ints, to_camera: Floats, to_board: Floats, rate: Floats,
+    H: Floats, g: Floats, n: int, columns: Ints, arm: Floats, R: Floats, rate: Floats,
     H_cc: Floats, g_c: Floats, H_pp: Floats, g_p: Floats, H_cp: Floats,
 ) -> None:  # fmt: skip
-    """Map the upper triangle H (n, n), g of (rigid motion, chosen intrinsics) to the camera's and the board's
-    parameters."""
-    width = 18 + len(rate)
-    camera_map, board_map = np.zeros((n, width)), np.zeros((n, 6))
-    for a in range(6):
-        for c in range(6):
-            camera_map[a, c], board_map[a, c] = to_camera[a, c], to_board[a, c]
-            for k in range(len(rate)):
-                camera_map[a, 18 + k] += to_board[a, c] * rate[k, c]
-    for c in range(n - 6):
-        camera_map[6 + c, 6 + columns[c]] = 1.0
-    for a in range(n):
-        for c in range(a):
-            H[a, c] = H[c, a]
-    H_camera, H_board = np.zeros((n, width)), np.zeros((n, 6))
-    for a in range(n):
-        for k in range(n):
-            value = H[a, k]
-            for c in range(width):
-                H_camera[a, c] += value * camera_map[k, c]
-            for c in range(6):
-                H_board[a, c] += value * board_map[k, c]
-    for k in range(n):
-        for a in range(width):
-            value = camera_map[k, a]
-            if value != 0.0:
-                g_c[a] += value * g[k]
-                for c in range(width):
-                    H_cc[a, c] += value * H_camera[k, c]
-                for c in range(6):
-                    H_cp[a, c] += value * H_board[k, c]
+    """Map H (n, n), g of (rigid motion about the board's origin in the camera frame, chosen intrinsics) to the camera's
+    and the board's parameters; H and g are overwritten.
+
+    arm: the board's origin from the world's, along the camera's axes. A rotation w of the camera moves it too, by
+    -[arm]_x w; the board's motion is turned by R. Clocks move the board by `rate`.
+    """
+    board, both, g_b = np.empty((n, 6)), np.empty((6, 6)), np.empty(6)
+    for half in (0, 3):
+        for c in range(3):
+            for a in range(n):
+                board[a, half + c] = H[a, half] * R[0, c] + H[a, half + 1] * R[1, c] + H[a, half + 2] * R[2, c]
+            g_b[half + c] = g[half] * R[0, c] + g[half + 1] * R[1, c] + g[half + 2] * R[2, c]
+    for half in (0, 3):
+        for c in range(3):
+            for a in range(6):
+                both[half + c, a] = (
+                    board[half, a] * R[0, c] + board[half + 1, a] * R[1, c] + board[half + 2, a] * R[2, c]
+                )
+                H_pp[half + c, a] += both[half + c, a]
+            g_p[half + c] += g_b[half + c]
+    for c in range(3):
+        one, other = (c + 1) % 3, (c + 2) % 3
+        g[c] += arm[one] * g[3 + other] - arm[other] * g[3 + one]
         for a in range(6):
-            value = board_map[k, a]
-            if value != 0.0:
-                g_p[a] += value * g[k]
-                for c in range(6):
-                    H_pp[a, c] += value * H_board[k, c]
+            board[c, a] += arm[one] * board[3 + other, a] - arm[other] * board[3 + one, a]
+        for a in range(n):
+            H[c, a] += arm[one] * H[3 + other, a] - arm[other] * H[3 + one, a]
+        for a in range(n):
+            H[a, c] += arm[one] * H[a, 3 + other] - arm[other] * H[a, 3 + one]
+    for a in range(n):
+        row = a if a < 6 else 6 + columns[a - 6]
+        g_c[row] += g[a]
+        for c in range(n):
+            H_cc[row, c if c < 6 else 6 + columns[c - 6]] += H[a, c]
+        for c in range(6):
+            H_cp[row, c] += board[a, c]
+            for clock in range(len(rate)):
+                H_cc[row, 18 + clock] += board[a, c] * rate[clock, c]
+                H_cc[18 + clock, row] += board[a, c] * rate[clock, c]
+    for clock in range(len(rate)):
+        for c in range(6):
+            g_c[18 + clock] += rate[clock, c] * g_b[c]
+            for a in range(6):
+                H_cp[18 + clock, a] += rate[clock, c] * both[c, a]
+                for other in range(len(rate)):
+                    H_cc[18 + clock, 18 + other] += rate[clock, c] * both[c, a] * rate[other, a]
 
 
 @njit(cache=True, error_model="numpy")

@@ -17,6 +17,7 @@ from scipy.stats import chi2
 
 from calibration.board import Board
 from calibration.camera import Camera
+from calibration.errors import InputError
 from calibration.files import load_rig, save_rig
 from calibration.files.atomic import write_bytes
 from calibration.rig import CameraRig
@@ -76,6 +77,8 @@ def run_demo(
     The same seed gives the same session; stages that are finished are skipped, as in any run. train: make the network
     anew instead of taking the one that comes with pose3d.
     """
+    if seed < 0:
+        raise InputError(f"seed: expected a whole number from 0, got {seed}")
     truth = simulate(seed)
     yield "", write_session(output, truth, seed, progress=progress)
     yield "", (make_network if train else take_network)(output, progress)

@@ -21,11 +21,11 @@ from pose3d.assembly import AssemblyOptions
 from pose3d.identity import IdentityOptions
 from pose3d.nn.options import PredictOptions, TrainOptions
 from pose3d.records import Progress, StageReport
-from pose3d.session import Patterns, Session, find_files, find_in, find_recordings
+from pose3d.session import Patterns, Session, drawn_skeleton, find_files, find_in, find_recordings
 from pose3d.stages.pictures import draw_overlay, draw_scene
 from pose3d.stages.poses2d import expect_footage, import_poses2d
 from pose3d.stages.poses3d import export_poses, identify_views, refine_poses, triangulate_groups
-from pose3d.stages.prediction import assemble_views, find_networks, predict_videos
+from pose3d.stages.prediction import assemble_views, find_networks, predict_videos, trained_skeleton
 from pose3d.stages.recording import Recording
 from pose3d.stages.rig import calibrate_footage, resettle_footage, take_calibration
 from pose3d.stages.training import MODELS, NETWORK, train_networks
@@ -200,6 +200,8 @@ def _predicted(
     expect_footage(videos, rig, session)
     options = session.options.get("predict") or PredictOptions()
     networks = _networks(session, videos)
+    for network in set(networks.values()):  # what is wrong with [skeleton] is said before anything is predicted
+        drawn_skeleton(trained_skeleton(network), session.skeleton)
     assembly = session.options.get("assemble") or AssemblyOptions()
     identify = session.options.get("identify") or IdentityOptions()
     if assembly.individuals is None and identify.individuals == 1:  # of several, fragments are better left apart

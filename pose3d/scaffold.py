@@ -254,6 +254,12 @@ _TEMPLATE = """\
 # video = "recordings/{labelled}/{{camera}}.mp4"   # the labelled videos, if not where a SLEAP project says
 # missing = "skip"            # leave out labels whose images are not there
 
+# [train]                     # how; every key may be left out
+# backbone = "efficientnet_lite0"   # or "mobilenet_v2" of any width, or "timm:<name>"
+# steps = 2000                # batches of 8 pictures at most; it stops earlier where nothing is gained
+# flip = true                 # learn from mirrored pictures, too: for animals whose left and right look alike
+# per_camera = true           # a network for each camera
+
 # A network that was trained before, instead.
 {model_table}[predict]
 {model_table}model = "{model}"
@@ -265,6 +271,9 @@ _TEMPLATE = """\
 # [sync]                      # where cameras did not start together
 # offset_frames = {{ top = 3 }}   # this camera started 3 frames later
 # trim = true                 # keep only what all cameras saw
+
+# [assemble]                  # candidates of keypoints to individuals, where a network predicts them
+# min_score = 0.3             # less sure keypoints are left out
 
 # [identify]
 # individuals = 2             # how many animals there are (default: as many as are seen)

@@ -11,7 +11,7 @@ from calibration.errors import InputError
 
 __all__ = ["PredictOptions", "TrainOptions"]
 
-MOST_CROP, MOST_SCALE = 2048, 16.0
+MOST_CROP, MOST_SCALE = 2048, 16
 """Beyond these no memory suffices for a single picture."""
 LEAST_LABELS = 5
 """Labelled frames below which no training is begun."""
@@ -66,8 +66,10 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name}: expected a number above 0, got {value}")
-        if self.scale is not None and self.scale > MOST_SCALE:
-            raise InputError(f"scale: expected at most {MOST_SCALE:g} input px per image px, got {self.scale:g}")
+        if self.scale is not None and not 1 / MOST_SCALE <= self.scale <= MOST_SCALE:
+            raise InputError(
+                f"scale: expected 1/{MOST_SCALE} to {MOST_SCALE} input px per image px, got {self.scale:g}"
+            )
         if self.crop % 32 or not 64 <= self.crop <= MOST_CROP:  # a single cell has no variance for batch norm
             raise InputError(f"crop: expected a multiple of 32 px, 64 to {MOST_CROP}, got {self.crop}")
         if not 0 <= self.held_out < 0.9:

@@ -241,14 +241,17 @@ class _Training:
     def _evaluate(self, loss: float) -> None:
         rows = np.unique(np.linspace(0, len(self.held) - 1, min(SHOWN, len(self.held))).astype(int))
         errors, _ = held_out_errors(self.average, self.held.take(rows), self.spec)
-        size = animal_size(self.training.points)
-        limit = MISSED * (size if size > 0 else self.options.animal_px) / self.spec.scale
         known = errors[~np.isnan(errors)]
-        error = float(np.minimum(known, limit).mean()) if known.size else None
+        error = float(np.minimum(known, self._limit()).mean()) if known.size else None
         self.at.history += ((self.at.step, loss, error),)
         if error is None or error < self.at.best:
             self.at.best, self.at.best_step = math.inf if error is None else error, self.at.step
             self.best.load_state_dict(self.average.state_dict())
+
+    def _limit(self) -> float:
+        """px, as far as which a keypoint that was missed counts in the mean."""
+        size = animal_size(self.training.points)
+        return MISSED * (size if size > 0 else self.options.animal_px) / self.spec.scale
 
     def result(self) -> Network:
         module = copy.deepcopy(self.best).cpu().eval()
@@ -264,7 +267,8 @@ class _Training:
             "held-out error, px, median": _quantile(known, 50),
             "95th percentile": _quantile(known, 95),
             "held-out keypoints found, %": 100 * float(np.isfinite(known).mean()) if known.size else None,
-            "history: step, loss, error px": [list(row) for row in self.at.history],
+            "history: step, loss, mean capped held-out error px": [list(row) for row in self.at.history],
+            "cap, px": self._limit(),
         }
         if known.size and np.isfinite(known).mean() < POOR:
             metrics["warning"] = "more than half of the held-out keypoints are not found: train longer, or label more"

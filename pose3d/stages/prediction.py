@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -39,9 +40,9 @@ from pose3d.records import (
 from pose3d.skeleton import Skeleton
 from pose3d.stages.training import NETWORK
 
-__all__ = ["assemble_views", "find_networks", "predict_videos"]
+__all__ = ["assemble_views", "find_networks", "predict_videos", "trained_skeleton"]
 
-PREDICT_VERSION, ASSEMBLE_VERSION = 3, 3
+PREDICT_VERSION, ASSEMBLE_VERSION = 4, 3
 
 
 def find_networks(model: Path, cameras: Iterable[str]) -> dict[str, Path]:
@@ -60,6 +61,15 @@ def find_networks(model: Path, cameras: Iterable[str]) -> dict[str, Path]:
             raise InputError(f"{description}: the network's description is missing; copy it beside the weights")
         networks[camera] = found
     return networks
+
+
+def trained_skeleton(network: Path) -> Skeleton:
+    """What a network finds, by the JSON beside it. Raises InputError where that does not say."""
+    description = network.with_suffix(".json")
+    try:
+        return Skeleton(**json.loads(description.read_bytes())["network"]["skeleton"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{description}: does not describe a network; copy it again") from None
 
 
 def predict_videos(

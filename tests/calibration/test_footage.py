@@ -146,6 +146,17 @@ def test_broken_video_keeps_what_was_read(tmp_path: Path, h264: Path) -> None:
         assert number_in(footage.read(10)) == 10
 
 
+def test_a_matroska_file_that_was_cut_off_is_not_complete(tmp_path: Path) -> None:
+    """It does not count its frames, but says how long it is."""
+    whole = write_video(tmp_path / "whole.mkv", list(range(60)), options={"g": "5"})
+    (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.6)])
+    with open_footage(whole) as footage:
+        assert (footage.complete, footage.n_frames) == (True, 60)
+    with open_footage(tmp_path / "cut.mkv") as footage:
+        assert not footage.complete
+        assert 10 < footage.n_frames < 60
+
+
 def test_a_frame_that_the_decoder_leaves_out_is_no_silent_gap(h264: Path) -> None:
     with open_footage(h264) as footage:
         decoded = footage._decoded  # type: ignore[attr-defined]

@@ -163,7 +163,7 @@ def test_data_and_output_can_be_elsewhere(tmp_path: Path) -> None:
         ("[labels]\nfiles = 'a'\nframes = [5, 2]", "labels.frames: expected the first and the last frame, rising"),
         ("[labels]\nfiles = 'a'\nframes = [-3, 2]", "labels.frames: expected the first and the last frame, rising"),
         ("[train]\ncrop = 1000000", "train.crop: expected a multiple of 32 px, 64 to 2048, got 1000000"),
-        ("[train]\nscale = 1000", "train.scale: expected at most 16 input px per image px, got 1000"),
+        ("[train]\nscale = 1000", "train.scale: expected 1/16 to 16 input px per image px, got 1000"),
         ("[label]\nfiles = 'a'", "label: unknown table; did you mean 'labels'?"),
         ("[train]\nstep = 3", "train.step: unknown key; did you mean 'steps'?"),
         ("[predict]\nbatch = 0", "predict.batch: expected at least 1 image, got 0"),

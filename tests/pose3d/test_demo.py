@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from calibration.camera import Camera
+from calibration.errors import InputError
 from calibration.files import load_board, load_rig, save_rig
 from calibration.footage import open_footage
 from calibration.rig import CameraRig
@@ -111,6 +112,11 @@ def test_wrong_groups(truth: demo.Simulation, results: Path) -> None:
     swapped = (groups.slots[:50, :2, 0] >= 0).sum()
     assert error["detections with the right animal, %"] == pytest.approx(100 * (1 - swapped / theirs))
     assert error["wrongly grouped, %"] == pytest.approx(100 * swapped / theirs)
+
+
+def test_a_seed_below_nought_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="seed: expected a whole number from 0, got -1"):
+        next(demo.run_demo(tmp_path, -1))
 
 
 def test_pose_errors_in_body_lengths(truth: demo.Simulation, results: Path) -> None:

@@ -69,7 +69,7 @@ def test_it_learns(labels: Labels, tmp_path: Path) -> None:
     assert network.metrics["held-out keypoints found, %"] == 100
     assert (network.metrics["training frames"], network.metrics["held-out frames"]) == (16, 4)
     assert (network.sigma_px < 2).all()
-    history = network.metrics["history: step, loss, error px"]
+    history = network.metrics["history: step, loss, mean capped held-out error px"]
     assert [row[0] for row in history] == [30, 60, 90]
     assert history[-1][1] < history[0][1]
     assert told[:FRAMES] == [("reading labelled frames", i + 1, FRAMES) for i in range(FRAMES)]
@@ -161,7 +161,7 @@ def test_it_stops_and_keeps_the_best(labels: Labels, tmp_path: Path, monkeypatch
     )  # fmt: skip
     network = train_network(labels, tmp_path, options)
     assert (network.metrics["steps"], network.metrics["best step"]) == (8, 4)
-    history = network.metrics["history: step, loss, error px"]
+    history = network.metrics["history: step, loss, mean capped held-out error px"]
     limit = history[3][2]
     assert [row[2] for row in history] == [5.0, 3.0, 4.0, limit]
     assert 5 < limit < SIDE / 4, "a missed keypoint counts a quarter of an animal"
@@ -206,7 +206,7 @@ def test_without_held_out_frames_the_last_weights_count(labels: Labels, tmp_path
     network = train_network(labels, tmp_path, options, progress=lambda text, *_: told.append(text))
     assert (network.metrics["steps"], network.metrics["best step"]) == (4, 4)
     assert set(told[FRAMES:]) == {"training"}, "no error is made up"
-    assert [row[2] for row in network.metrics["history: step, loss, error px"]] == [None] * 2
+    assert [row[2] for row in network.metrics["history: step, loss, mean capped held-out error px"]] == [None] * 2
     assert network.metrics["held-out error, px, median"] is None
     assert np.isnan(network.sigma_px).all()
     json.dumps(network.metrics, allow_nan=False)
@@ -218,7 +218,7 @@ def test_a_single_keypoint(tmp_path: Path) -> None:
     network = train_network(labels, tmp_path / "work", replace(QUICK, scale=None))
     assert (network.spec.limbs, network.spec.scale) == ((), 1.0)
     assert network.metrics["best step"] > 0
-    assert all(np.isfinite(row[2]) for row in network.metrics["history: step, loss, error px"])
+    assert all(np.isfinite(row[2]) for row in network.metrics["history: step, loss, mean capped held-out error px"])
 
 
 def test_the_scale_follows_from_the_animals(labels: Labels, tmp_path: Path) -> None:
