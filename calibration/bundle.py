@@ -29,7 +29,7 @@ from calibration.transforms import exp_so3
 if TYPE_CHECKING:
     from calibration.board import BoardDetections
 
-__all__ = ["BundleOptions", "BundleResult", "adjust_boards", "board_system"]
+__all__ = ["BundleOptions", "BundleResult", "adjust_boards", "board_system", "board_systems"]
 
 Floats = NDArray[np.float64]
 
@@ -199,15 +199,40 @@ def board_system(
 ) -> SchurSystem:
     """The normal equations of `adjust_boards` at the cameras and board poses given: cameras as a, one block b per
     board pose."""
+    return board_systems(rig, boards_R, boards_t, detections, [np.arange(len(np.asarray(boards_t)))], options)[0]
+
+
+def board_systems(
+    rig: CameraRig,
+    boards_R: ArrayLike,
+    boards_t: ArrayLike,
+    detections: BoardDetections,
+    parts: Sequence[NDArray[np.intp]],
+    options: BundleOptions | None = None,
+) -> list[SchurSystem]:
+    """`board_system` of the boards in some of the frames, for each part, whose frames rise."""
     options = options or BundleOptions()
     boards_R, boards_t = np.asarray(boards_R, dtype=np.float64), np.asarray(boards_t, dtype=np.float64)
     boards_R, boards_t = boards_R.reshape(len(boards_R), -1, 3, 3), boards_t.reshape(len(boards_t), -1, 3)
     corners = _gather(detections, [_view(name, detections.view_names) for name in rig.names], boards_R, boards_t)
     clocks = _clocks(rig, boards_R, boards_t, detections, corners, options)
-    evaluate = _board_evaluation(corners, clocks, *_choices(rig, options), options)
-    start = _State(rig.packed(), boards_R[corners.pose], boards_t[corners.pose], np.zeros((len(rig), 2)))
-    system: SchurSystem = evaluate(start)[1]
-    return system
+    choices, cameras, systems = _choices(rig, options), rig.packed(), []
+    for frames in parts:
+        some, theirs = _part(corners, clocks, frames)
+        at = _State(cameras, boards_R[some.pose], boards_t[some.pose], np.zeros((len(rig), 2)))
+        systems.append(_board_evaluation(some, theirs, *choices, options)(at)[1])
+    return systems
+
+
+def _part(corners: _Corners, clocks: _Clocks, frames: NDArray[np.intp]) -> tuple[_Corners, _Clocks]:
+    """The blocks and poses of some frames; the corners stay where they are."""
+    poses = np.flatnonzero(np.isin(corners.pose[0], frames))
+    block = corners.block[np.isin(corners.block[:, 0], poses)]
+    block[:, 0] = np.searchsorted(poses, block[:, 0])
+    if clocks.free.any():
+        moving = (clocks.time[poses], clocks.velocity[poses], clocks.acceleration[poses])
+        clocks = _Clocks(clocks.free, *moving)
+    return replace(corners, block=block, pose=tuple(place[poses] for place in corners.pose)), clocks
 
 
 def _clocks(
@@ -312,7 +337,7 @@ def _board_evaluation(corners, clocks, free, mean, sigma, options):  # type: ign
         H_cc *= adjusted[:, :, None] & adjusted[:, None, :]
         H_cp *= adjusted[:, :, None]
         H_aa = block_diagonal(H_cc)
-        return cost, SchurSystem(H_aa, (g_c * adjusted).ravel(), H_pp, g_p, H_cp.reshape(n_poses, -1, 6))
+        return cost, SchurSystem(H_aa, (g_c * adjusted).ravel(), H_pp, g_p, H_cp.reshape(n_poses, len(H_aa), 6))
 
     return evaluate
 

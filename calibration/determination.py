@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.bundle import BundleOptions, BundleResult, board_system
+from calibration.bundle import BundleOptions, BundleResult, board_systems
 from calibration.rig import RIG_PARAMETERS
 from calibration.solver import loss_weight, schur_reduced
 
@@ -114,7 +114,8 @@ class _Blocks:
         posed = np.flatnonzero(np.isfinite(result.board_t.reshape(len(result.board_t), -1)).any(axis=1))
         frames = np.array_split(np.flatnonzero(seen), min(n_blocks, len(posed)))
         data = replace(options, priors={})
-        parts = [_equations(result, detections, data, block) for block in frames]
+        systems = board_systems(result.rig, result.board_R, result.board_t, detections, frames, data)
+        parts = [schur_reduced(system) for system in systems]
         whole = np.sum([H for H, _ in parts], axis=0)
         free = np.diagonal(whole) > 0
         precision = np.zeros((len(result.rig), len(whole) // len(result.rig)))
@@ -153,23 +154,6 @@ def corner_noise(residuals: Array, n_parameters: int = 0) -> float:
     if not len(size):
         return float("nan")
     return float(np.median(size) / NORMAL_QUARTILE * np.sqrt(len(size) / max(len(size) - n_parameters, 1)))
-
-
-def _equations(
-    result: BundleResult, detections: BoardDetections, options: BundleOptions, frames: NDArray[np.intp]
-) -> tuple[Array, Array]:
-    """Normal equations and gradient of the cameras by these frames; 0 where no board is placed in them."""
-    R, t, part = result.board_R[frames], result.board_t[frames], detections
-    if not np.isfinite(t).any():
-        width = len(RIG_PARAMETERS) + (2 if options.clocks else 0)
-        n = width * len(result.rig)
-        return np.zeros((n, n)), np.zeros(n)
-    if options.clocks:  # a drift is about the middle of all
-        R, t = np.full_like(result.board_R, np.nan), np.full_like(result.board_t, np.nan)
-        R[frames], t[frames] = result.board_R[frames], result.board_t[frames]
-    else:
-        part = detections.of_frames(frames)
-    return schur_reduced(board_system(result.rig, R, t, part, options))
 
 
 def _inverse(matrix: Array, own: Array) -> Array:
