@@ -9,6 +9,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from calibration.errors import InputError
 from calibration.footage import open_footage
@@ -44,7 +45,10 @@ def write_movie(path: Path, frames: int, seed: int = 0) -> Path:
 
 def write_network(path: Path, **changes: object) -> Path:
     spec = replace(SPEC, **changes)  # type: ignore[arg-type]
-    save_network(path, Network(spec, make_module(spec), np.full(len(spec.skeleton), 2.0)))
+    module = make_module(spec)
+    with torch.no_grad():
+        module.head[-1].weight *= 0.02  # offsets of cells, not of images
+    save_network(path, Network(spec, module, np.full(len(spec.skeleton), 2.0)))
     return path
 
 
