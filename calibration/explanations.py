@@ -36,7 +36,8 @@ SHADOW = 0.05
 MOST_CHANGES, LEAST_SIDE = 48, 5
 """Moments tried as the one of a change, and boards that must lie before and after it."""
 ODD_BOARD = 0.5
-"""Share of all that disagrees before or after a change, whichever is shorter, in one board: an odd one, no change."""
+"""Share of all that disagrees before or after a change, whichever is shorter, and of what the change explains, in one
+board: an odd one, no change."""
 ALIKE = 0.9
 """Share of the best candidate's gain with which another one explains the same: the footage cannot say which it was."""
 
@@ -209,7 +210,7 @@ def _changes(fit: Linearised, free: NDArray[np.bool_], precision: Array, delays:
             start = int(tried[np.argmax(gain)])
             sides = [excess[there[there < start]], excess[there[there >= start]]]
             fewer = min(sides, key=len)
-            if fewer.max() > ODD_BOARD * fewer.sum():
+            if fewer.max() > ODD_BOARD * max(fewer.sum(), gain.max()):
                 continue
             later = np.where(np.arange(len(columns)) >= start, 1.0, 0.0)[:, None, None, None]
             changes.append(_of_view(kind, v, start, columns * later, views))
