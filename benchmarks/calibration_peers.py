@@ -287,7 +287,7 @@ def one(observations: int) -> dict:
 
 def walk(rng: np.random.Generator):
     """A board carried about: world_from_board of times in s; 0.2 to 0.5 m/s."""
-    hz, phase = rng.uniform(0.08, 0.28, (6, 3)), rng.uniform(0, 2 * np.pi, (6, 3))
+    hz, phase = rng.uniform(0.15, 0.5, (6, 3)), rng.uniform(0, 2 * np.pi, (6, 3))
     size = rng.uniform(0.5, 1.0, (6, 3)) * np.repeat([[100.0], [0.2]], 3, axis=0)
 
     def at(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from calibration.camera import INTRINSIC_PARAMETERS
 from calibration.errors import InputError, nearest_name
-from calibration.motion import board_velocity, middle_of, poses_after
+from calibration.motion import middle_of, motion_terms, poses_after
 from calibration.normal_equations import block_diagonal, board_equations, board_residuals, stepped, with_cameras
 from calibration.rig import RIG_PARAMETERS, CameraRig, Packed
 from calibration.solver import (
@@ -114,12 +114,11 @@ class _Corners:
 
 @dataclass(frozen=True, eq=False)
 class _Clocks:
-    """free (V, 2), and of each pose its time less the middle one, velocity and acceleration."""
+    """free (V, 2), and of each pose its time less the middle one and its motion (3, 6)."""
 
     free: NDArray[np.bool_]
     time: Floats
-    velocity: Floats
-    acceleration: Floats
+    motion: Floats
 
     def at(self, state: _State, block: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
         """World from board R, t when each block's picture was taken, and rate (m, T, 6) of `board_equations`."""
@@ -129,7 +128,7 @@ class _Clocks:
             return R, t, np.zeros((len(block), 0, 6))
         terms = np.stack((np.ones(len(pose)), self.time[pose]), axis=1)
         seconds = (state.clock[view] * terms).sum(axis=1)
-        R, t, velocity = poses_after(R, t, self.velocity[pose], self.acceleration[pose], seconds)
+        R, t, velocity = poses_after(R, t, self.motion[pose], seconds)
         return R, t, terms[:, :, None] * velocity[:, None]
 
 
@@ -230,8 +229,7 @@ def _part(corners: _Corners, clocks: _Clocks, frames: NDArray[np.intp]) -> tuple
     block = corners.block[np.isin(corners.block[:, 0], poses)]
     block[:, 0] = np.searchsorted(poses, block[:, 0])
     if clocks.free.any():
-        moving = (clocks.time[poses], clocks.velocity[poses], clocks.acceleration[poses])
-        clocks = _Clocks(clocks.free, *moving)
+        clocks = _Clocks(clocks.free, clocks.time[poses], clocks.motion[poses])
     return replace(corners, block=block, pose=tuple(place[poses] for place in corners.pose)), clocks
 
 
@@ -244,11 +242,10 @@ def _clocks(
     for name, mask in options.clocks.items():
         free[rig.index(name)] = np.asarray(mask, dtype=bool)
     if not free.any():
-        return _Clocks(free, *np.zeros((3, 0, 6)))
+        return _Clocks(free, np.zeros(0), np.zeros((0, 3, 6)))
     time = np.asarray(detections.time, dtype=np.float64)
-    velocity, acceleration = board_velocity(boards_R, boards_t, time)
     away = np.nan_to_num(time[corners.pose[0]] - middle_of(time))
-    return _Clocks(free, away, velocity[corners.pose], acceleration[corners.pose])
+    return _Clocks(free, away, motion_terms(boards_R, boards_t, time)[corners.pose])
 
 
 def _without_clocks(covariance: Floats, views: int) -> tuple[Floats, Floats]:

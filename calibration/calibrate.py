@@ -116,7 +116,9 @@ def calibrate_rig(
     known, result = adjust_determined(kept, first, robust, alone, options.focal_tolerance)
     if clocks is not None:
         told = replace(known.options(FINE), clocks=clocks.free)
-        result = adjust_boards(result.rig, result.board_R, result.board_t, kept, told)
+        for _ in range(2):
+            detections, kept = clocks.made_up_again(result, detections, kept)
+            result = adjust_boards(result.rig, result.board_R, result.board_t, kept, told)
         clocks, (detections, kept) = set_right(clocks, result, told, detections, kept)
     bent: tuple[float, ...] = ()
     if options.bend:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from calibration.bundle import BundleOptions, BundleResult, adjust_boards
 from calibration.determination import clock_spread
 from calibration.extrinsics import board_poses
-from calibration.motion import board_velocity, middle_of, poses_after
+from calibration.motion import middle_of, motion_terms, poses_after
 from calibration.rig import CameraRig
 from calibration.solver import SolverOptions
 from calibration.transforms import apply
@@ -52,7 +52,8 @@ class Clocks:
 
     clock, sigma (views, 2), in the rig's order: offset in s and drift in s/s, and their standard deviations, relative
     to the first camera: its picture of moment i was taken at time[i] + offset + drift * (time[i] - middle).
-    free: camera -> mask (2,) of what was found to be other than 0.
+    free: camera -> mask (2,) of what was found to be other than 0. taken: every picture's corners, as they were, at the
+    moment nearest to it; rest (views, moments): s that it was taken after that.
     """
 
     detections: BoardDetections
@@ -63,6 +64,14 @@ class Clocks:
     sigma: Array
     middle: float
     free: Mapping[str, NDArray[np.bool_]]
+    taken: BoardDetections
+    rest: Array
+
+    def made_up_again(self, result: BundleResult, *detections: BoardDetections) -> tuple[BoardDetections, ...]:
+        """Detections of the same moments with their corners where the boards' motion as it is known now puts them: a
+        velocity that is wrong by one part in a thousand makes as much of the delays a wrong clock."""
+        corners = _made_up_for(self.taken, result.rig, result.board_R, result.board_t, self.rest).corners
+        return tuple(replace(d, corners=np.where(np.isfinite(d.corners), corners, np.nan)) for d in detections)
 
 
 def find_clocks(detections: BoardDetections, rig: CameraRig, loss: str, scale: float) -> Clocks | None:
@@ -87,7 +96,8 @@ def find_clocks(detections: BoardDetections, rig: CameraRig, loss: str, scale: f
         synced = _made_up_for(moments, found.rig, R, t, rest)
         posed = adjust_boards(found.rig, R, t, synced, BundleOptions(loss, scale, fixed=rig.names, solver=SOLVER))
         R, t = posed.board_R, posed.board_t
-    return replace(found, detections=_made_up_for(moments, found.rig, R, t, rest), board_R=R, board_t=t)
+    synced = _made_up_for(moments, found.rig, R, t, rest)
+    return replace(found, detections=synced, board_R=R, board_t=t, taken=moments, rest=rest)
 
 
 def _sought(
@@ -138,8 +148,8 @@ def _settled(
             break
         if np.abs(clock[:, 0]).max() > MOST_S:  # no optimum: nothing is known
             nothing = np.full_like(clock, np.inf)
-            return Clocks(synced, rig, R, t, clock, nothing, middle, free), nothing
-    found = Clocks(synced, rig, R, t, clock, result.clock_sigma, middle, free)
+            return Clocks(synced, rig, R, t, clock, nothing, middle, free, moments, rest), nothing
+    found = Clocks(synced, rig, R, t, clock, result.clock_sigma, middle, free, moments, rest)
     return found, clock_spread(result, synced, replace(options, clocks=free))
 
 
@@ -224,7 +234,7 @@ def _paired(detections: BoardDetections, late: Array) -> tuple[BoardDetections, 
 
 def _made_up_for(detections: BoardDetections, rig: CameraRig, R: Array, t: Array, rest: Array) -> BoardDetections:
     """The corners where they would have been so much earlier (views, moments) s, by the boards' motion."""
-    velocity, acceleration = board_velocity(R, t, detections.time)
+    motion = motion_terms(R, t, detections.time)
     index, points = np.asarray(detections.board_index), detections.object_points
     corners = detections.corners.copy()
     for b in range(R.shape[1]):
@@ -232,7 +242,7 @@ def _made_up_for(detections: BoardDetections, rig: CameraRig, R: Array, t: Array
         here = apply(R[:, b], t[:, b], points[own])
         for camera in rig:
             v = list(detections.view_names).index(camera.name)
-            later_R, later_t, _ = poses_after(R[:, b], t[:, b], velocity[:, b], acceleration[:, b], rest[v])
+            later_R, later_t, _ = poses_after(R[:, b], t[:, b], motion[:, b], rest[v])
             shift = camera.project(apply(later_R, later_t, points[own])) - camera.project(here)
             corners[v][:, own] -= np.nan_to_num(shift)
     return replace(detections, corners=corners)
