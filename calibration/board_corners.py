@@ -181,29 +181,28 @@ def _side(step_u: Array, step_v: Array) -> Array:
 def _grown(
     gray: Array, grid: Array, expected: tuple[Array, Array, Array], rim: float, dark: Array
 ) -> tuple[Array, Array]:
-    """Refine what is expected, then what the found corners let expect, until there are no more.
+    """Refine what is expected, then what is missing and the found corners let expect, until there are no more.
 
-    grid: (corners, 2) places on the board in squares. Corners that their neighbours contradict are dropped.
+    grid: (corners, 2) places on the board in squares. Corners that the image shows less clearly than the others, or
+    that their neighbours contradict, are dropped.
     """
-    xy, sigma = _refined(gray, expected, rim, dark)
+    xy, sigma, contrast = refine_corners(gray, *expected, rim, dark)
     known = FIRST_CORNERS - 1
-    while np.isfinite(sigma).sum() > known:
-        known = int(np.isfinite(sigma).sum())
-        near, step_u, step_v = _interpolated(grid, _consistent(grid, xy))
-        xy, sigma = _refined(gray, (np.where(np.isnan(xy), near, xy), step_u, step_v), rim, dark)
+    while True:
+        seen = np.isfinite(sigma)
+        if seen.any():
+            seen[seen] = contrast[seen] >= MIN_RELATIVE_CONTRAST * np.median(contrast[seen])
+        xy[~seen], sigma[~seen] = np.nan, np.nan
+        if not known < seen.sum() < len(grid):
+            break
+        known = int(seen.sum())
+        missing = np.flatnonzero(~seen)
+        near, step_u, step_v = (place[missing] for place in _interpolated(grid, _consistent(grid, xy)))
+        xy[missing], sigma[missing], contrast[missing] = refine_corners(gray, near, step_u, step_v, rim, dark[missing])
     xy = _consistent(grid, xy)
     if np.isfinite(xy[:, 0]).sum() < MIN_CORNERS:
         xy = np.full_like(xy, np.nan)
     return xy, np.where(np.isnan(xy[:, 0]), np.nan, sigma)
-
-
-def _refined(gray: Array, expected: tuple[Array, Array, Array], rim: float, dark: Array) -> tuple[Array, Array]:
-    """Corners and sigma of the expected ones that the image shows about as clearly as the others."""
-    xy, sigma, contrast = refine_corners(gray, *expected, rim, dark)
-    if np.isfinite(sigma).any():
-        faint = contrast < MIN_RELATIVE_CONTRAST * np.nanmedian(contrast)
-        xy[faint], sigma[faint] = np.nan, np.nan
-    return xy, sigma
 
 
 def _consistent(grid: Array, xy: Array) -> Array:
