@@ -62,8 +62,12 @@ def measure_board(
         ids = ids - first
         if len(ids) < LEAST_MARKERS or np.unique(ids).size < len(ids):
             continue
-        own = _misfit(markers, ids, board, board.columns, pattern.legacy)
-        others = {c: _misfit(markers, ids, board, c, pattern.legacy) for c in range(3, MOST_COLUMNS + 1)}
+        white = pattern.legacy and board.rows % 2 == 0
+        own = _misfit(markers, ids, board.columns, white)
+        others = {  # the pattern, too, was found by the board as it is described
+            c: min((_misfit(markers, ids, c, first) for first in (white, not white)), key=lambda misfit: misfit[0])
+            for c in range(3, MOST_COLUMNS + 1)
+        }
         best = min(others, key=lambda c: others[c][0])
         if own[0] < max(FITS, CLEARLY * others[best][0]):
             best = board.columns
@@ -160,13 +164,13 @@ def _gradient(picture: Array) -> Array:
     return np.asarray(np.hypot(cv2.Sobel(picture, cv2.CV_32F, 1, 0), cv2.Sobel(picture, cv2.CV_32F, 0, 1)))
 
 
-def _misfit(markers: Array, ids: Array, board: Board, columns: int, legacy: bool) -> tuple[float, float]:
+def _misfit(markers: Array, ids: Array, columns: int, first_white: bool) -> tuple[float, float]:
     """Squares rms between the markers' middles and a board of that many columns, and the markers' side in squares.
 
-    Markers are numbered along the rows of white squares; the first square is black but on legacy boards of even rows.
+    Markers are numbered along the rows of white squares; the first square is white on legacy boards of even rows.
     """
     row, column = np.divmod(np.arange((2 * int(ids.max()) // columns + 3) * columns), columns)
-    white = (row + column) % 2 == (0 if legacy and board.rows % 2 == 0 else 1)
+    white = (row + column) % 2 == (0 if first_white else 1)
     middle = np.stack((column[white], row[white]), axis=1)[ids] + 0.5
     if np.linalg.matrix_rank(middle - middle.mean(axis=0), tol=0.3) < 2:
         return np.inf, np.nan

@@ -56,7 +56,8 @@ def detect_board(
         return _detect_chessboard(gray, board)
     sides, found = board.sides, []
     for thorough, side in product((False, True), sides):
-        found.append(_detect_charuco(gray, side, pattern.legacy, thorough=thorough))
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # of markers that lie on no board
+            found.append(_detect_charuco(gray, side, pattern.legacy, thorough=thorough))
         if np.isfinite(found[-1][1]).sum() >= SATISFIED * side.n_corners:
             break
     best = int(np.argmax([np.isfinite(sigma).sum() for _, sigma in found]))
@@ -163,14 +164,18 @@ def _from_markers(markers: Array, ids: Array, board: Board, legacy: bool) -> tup
 
 
 def _homographies(source: Array, target: Array) -> Array:
-    """(n, 3, 3) that map four points (n, 4, 2) onto four points."""
-    x, y, u, v = source[..., 0], source[..., 1], target[..., 0], target[..., 1]
+    """(n, 3, 3) that map four points (n, 4, 2) onto four points. H[2, 2] is 1 about the points' middle, which is seen:
+    at the origin it may be 0."""
+    middle = source.mean(axis=1)
+    (x, y), (u, v) = np.moveaxis(source - middle[:, None], -1, 0), np.moveaxis(target, -1, 0)
     one, zero = np.ones_like(x), np.zeros_like(x)
     rows_u = np.stack([x, y, one, zero, zero, zero, -u * x, -u * y], axis=-1)
     rows_v = np.stack([zero, zero, zero, x, y, one, -v * x, -v * y], axis=-1)
     design, right = np.concatenate([rows_u, rows_v], axis=-2), np.concatenate([u, v], axis=-1)
     solution = np.linalg.solve(design, right[..., None])[..., 0]
-    return np.concatenate([solution, np.ones((len(solution), 1))], axis=-1).reshape(-1, 3, 3)
+    H = np.concatenate([solution, np.ones((len(solution), 1))], axis=-1).reshape(-1, 3, 3)
+    H[:, :, 2] -= np.einsum("nij,nj->ni", H[:, :, :2], middle)
+    return H
 
 
 def _side(step_u: Array, step_v: Array) -> Array:

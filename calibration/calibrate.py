@@ -14,7 +14,7 @@ from calibration.audit import audit
 from calibration.bending import bend_boards
 from calibration.bundle import BundleOptions, BundleResult, adjust_boards
 from calibration.camera import Intrinsics
-from calibration.clocks import find_clocks, set_right
+from calibration.clocks import Clocks, find_clocks, set_right
 from calibration.determination import corner_noise
 from calibration.errors import InputError, nearest_name
 from calibration.extrinsics import ExtrinsicsOptions, initial_rig
@@ -38,6 +38,11 @@ LEAST_NOISE_PX = 0.05
 """Corners are not taken to be better than this when misdetections are told from noise."""
 LEAST_IN_STEP = 0.95
 """Share of the corners that fit once the cameras are taken to have been late: below, that is not what was wrong."""
+FRAMES_PER_S = 30.0
+"""Taken where no times are known; clocks are told in frames then."""
+MOST_MISFIT = 1.5
+"""Scatter of a camera's corners in the rig, over that in its own images alone, from which it may be out of step where
+no times are known: to look for clocks takes a while, and frames may not follow each other evenly."""
 LEAST_FOLD = 2
 """Frames with a board that each half of the footage must have for a held-out error."""
 
@@ -99,19 +104,10 @@ def calibrate_rig(
     start = {**given, **{name: own.intrinsics for name, own in alone.items()}}
     first = initial_rig(detections, start, options.extrinsics)
     footage = check_footage(detections)
-    seek = options.clocks and not any(finding.kind in BROKEN for finding in footage)
-    clocks = find_clocks(detections, first[0], ROBUST, ROBUST_SCALE) if seek else None
     tell()
-    if clocks is not None:
-        start_in_step = clocks.rig, clocks.board_R, clocks.board_t
-        kept, robust = _without_misdetections(clocks.detections, start_in_step, alone, options)
-        n_kept, n_seen = (np.isfinite(found.corners).sum() for found in (kept, clocks.detections))
-        if n_kept > LEAST_IN_STEP * n_seen:
-            detections, first = clocks.detections, start_in_step
-        else:
-            clocks = None
-    if clocks is None:
-        kept, robust = _without_misdetections(detections, first, alone, options)
+    seek = options.clocks and not any(finding.kind in BROKEN for finding in footage)
+    timed = bool(np.isfinite(detections.time).any())
+    detections, first, kept, robust, clocks = _in_step(detections, first, alone, options, seek)
     tell()
     known, result = adjust_determined(kept, first, robust, alone, options.focal_tolerance)
     if clocks is not None:
@@ -120,13 +116,17 @@ def calibrate_rig(
             detections, kept = clocks.made_up_again(result, detections, kept)
             result = adjust_boards(result.rig, result.board_R, result.board_t, kept, told)
         clocks, (detections, kept) = set_right(clocks, result, told, detections, kept)
+        if not timed:
+            detections, kept = (replace(d, time=np.full_like(d.time, np.nan)) for d in (detections, kept))
+            clocks = clocks.in_units(FRAMES_PER_S)
     bent: tuple[float, ...] = ()
     if options.bend:
         result, points, bent = bend_boards(result, kept, known.options(FINE))
         detections, kept = (replace(found, points=points) for found in (detections, kept))
     tell()
     held_out = _held_out(kept, detections, result, known) if options.audit else float("nan")
-    report = replace(make_report(detections, kept, result, known, alone, held_out, clocks), bent=bent)
+    clock = None if clocks is None else (clocks.clock, clocks.sigma, "s" if timed else "frames")
+    report = replace(make_report(detections, kept, result, known, alone, held_out, clock), bent=bent)
     if options.audit:
         findings, precision = audit(footage, detections, kept, result, known, alone, report)
         report = replace(report, findings=findings, precision=precision)
@@ -215,6 +215,34 @@ def _without_misdetections(
         )
         bundle = replace(bundle, loss="linear")
     return kept, fit
+
+
+def _in_step(
+    detections: BoardDetections, first: Start, alone: Mapping[str, IntrinsicsEstimate], options: CalibrationOptions,
+    seek: bool,
+) -> tuple[BoardDetections, Start, BoardDetections, Start, Clocks | None]:  # fmt: skip
+    """The detections and the first rig, set right where cameras are found to be out of step; both without
+    misdetections; and the clocks, if so. seek: whether these are sought."""
+    timed = bool(np.isfinite(detections.time).any())
+    plain = None if timed and seek else _without_misdetections(detections, first, alone, options)
+    if seek and (plain is None or _unexplained(*plain, alone)):
+        paced = detections if timed else replace(detections, time=detections.frame / FRAMES_PER_S)
+        clocks = find_clocks(paced, first[0], ROBUST, ROBUST_SCALE)
+        if clocks is not None:
+            start = clocks.rig, clocks.board_R, clocks.board_t
+            kept, robust = _without_misdetections(clocks.detections, start, alone, options)
+            n_kept, n_seen = (np.isfinite(found.corners).sum() for found in (kept, clocks.detections))
+            if n_kept > LEAST_IN_STEP * n_seen:
+                return clocks.detections, start, kept, robust, clocks
+    return detections, first, *(plain or _without_misdetections(detections, first, alone, options)), None
+
+
+def _unexplained(kept: BoardDetections, robust: Start, alone: Mapping[str, IntrinsicsEstimate]) -> bool:
+    """Whether the corners scatter more in the rig than in each camera's own images, or nothing is known of these."""
+    scatter = dict(zip(kept.view_names, corner_residuals(*robust, kept), strict=True))
+    return any(
+        name not in alone or corner_noise(view) > MOST_MISFIT * alone[name].noise for name, view in scatter.items()
+    )
 
 
 def _held_out(kept: BoardDetections, detections: BoardDetections, result: BundleResult, known: Knowledge) -> float:

@@ -73,6 +73,11 @@ class Clocks:
         corners = _made_up_for(self.taken, result.rig, result.board_R, result.board_t, self.rest).corners
         return tuple(replace(d, corners=np.where(np.isfinite(d.corners), corners, np.nan)) for d in detections)
 
+    def in_units(self, per_s: float) -> Clocks:
+        """With offsets in other units than seconds."""
+        scale = np.array([per_s, 1.0])
+        return replace(self, clock=self.clock * scale, sigma=self.sigma * scale)
+
 
 def find_clocks(detections: BoardDetections, rig: CameraRig, loss: str, scale: float) -> Clocks | None:
     """The clocks of a rig whose intrinsics are about right; None where no camera is out of step by more than chance, or

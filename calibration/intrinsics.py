@@ -161,8 +161,8 @@ def refined_intrinsics(
 
 
 def _most_ordinary(alone: BoardDetections, view: str) -> tuple[_Fit, str]:
-    """The fit of the lens to take, and why: it goes from one lens to a less ordinary one only where that fits better,
-    and is clearly better on held-out blocks of frames."""
+    """The fit of the lens to take, and why: the most ordinary one that none which fits better clearly beats on held-out
+    blocks of frames."""
     first: dict[Lens, _First] = {"pinhole": _first(alone, view, "pinhole")}
     if _promised(first["pinhole"], alone, view) > LEAST_GAIN * first["pinhole"].loss:
         fisheye = _first(alone, view, "fisheye")
@@ -172,11 +172,7 @@ def _most_ordinary(alone: BoardDetections, view: str) -> tuple[_Fit, str]:
     fits = {lens: _fitted(alone, own) for lens, own in first.items() if lens == chosen or own.loss < least}
     nothing = np.finfo(float).tiny  # one Gauss-Newton step may promise less than no error of a block
     errors = {lens: np.maximum(fit.noise**2 * fit.spread.held_out, nothing) for lens, fit in fits.items()}
-    for lens in list(fits)[1:]:
-        gain = np.clip(np.log(errors[chosen] / errors[lens]), -MOST_GAIN, MOST_GAIN)
-        doubt = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) >= LEAST_BLOCKS else np.inf
-        if gain.mean() > max(LEAST_SIGMAS * doubt, LEAST_GAIN):
-            chosen = lens
+    chosen = next(lens for lens in fits if not any(_beats(errors[other], errors[lens]) for other in fits))
     px = float(np.nanmedian(alone.sigma)) / np.sqrt(np.isfinite(alone.corners[..., 0]).sum())
     rms = {lens: px * float(np.sqrt(error.sum())) for lens, error in errors.items()}
     others = [f"{lens} {rms[lens]:.3f} px" if lens in rms else f"{lens} fits no better" for lens in LENSES]
@@ -208,6 +204,13 @@ def _first(alone: BoardDetections, view: str, lens: Lens, like: Intrinsics | Non
         if off.max(initial=0.0) < WRONG_POSE * np.median(off):
             break
     return _First(result, float(corner_losses(result.residuals, alone, options).sum()))
+
+
+def _beats(error: Array, other: Array) -> bool:
+    """Whether a lens is clearly better than another, by their errors on blocks (n,) that took no part in the fit."""
+    gain = np.clip(np.log(other / error), -MOST_GAIN, MOST_GAIN)
+    doubt = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) >= LEAST_BLOCKS else np.inf
+    return bool(gain.mean() > max(LEAST_SIGMAS * doubt, LEAST_GAIN))
 
 
 def _promised(pinhole: _First, alone: BoardDetections, view: str) -> float:

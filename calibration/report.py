@@ -25,7 +25,6 @@ from calibration.transforms import apply
 
 if TYPE_CHECKING:
     from calibration.board import BoardDetections
-    from calibration.clocks import Clocks
 
 __all__ = [
     "CalibrationReport",
@@ -50,8 +49,9 @@ class CameraReport:
     noise_alone: in its own images alone, NaN where its intrinsics were given. coverage: share of the image that corners
     reach. focal, focal_sigma: px, mean of fx and fy, and its uncertainty (0: given). intrinsics: "given", "adjusted" or
     "held"; held: names of parameters that the footage does not determine; reason: why. lens: of `lenses.LENSES`,
-    and why it is taken for that. offset, offset_sigma (s), drift (s/s): how much later than its moment a picture was
-    taken, on the clock of the camera in the middle of all; 0 where no camera is out of step.
+    and why it is taken for that. offset, offset_sigma (s, or frames where no times are
+    known: offset_unit), drift (s/s): how much later than its moment a picture was taken, on the clock of the camera in
+    the middle of all; 0 where no camera is out of step.
     """
 
     name: str
@@ -71,6 +71,7 @@ class CameraReport:
     offset: float = 0.0
     offset_sigma: float = 0.0
     drift: float = 0.0
+    offset_unit: str = "s"
     lens: str = "pinhole"
     lens_reason: str = ""
 
@@ -177,8 +178,9 @@ class CalibrationReport:
             if camera.lens != "pinhole":
                 lines.append(f"{camera.name:{width}}  {camera.lens} lens: {camera.lens_reason}")
         if any(camera.offset_sigma > 0 for camera in self.cameras):
-            late = ", ".join(f"{c.name} {1e3 * c.offset:+.2f} ± {1e3 * c.offset_sigma:.2f}" for c in self.cameras)
-            lines.append(f"pictures taken late by, ms: {late}; made up for in the figures above")
+            scale, unit = (1e3, "ms") if self.cameras[0].offset_unit == "s" else (1.0, "frames")
+            late = ", ".join(f"{c.name} {scale * c.offset:+.2f} ± {scale * c.offset_sigma:.2f}" for c in self.cameras)
+            lines.append(f"pictures taken late by, {unit}: {late}; made up for in the figures above")
         lines += [f"{a} - {b}: {count} common frames" for a, b, count in self.links]
         if self.precision is not None:
             lines.append(f"points are known to {self._in_volume()}")
@@ -193,18 +195,19 @@ def make_report(
     known: Knowledge,
     alone: Mapping[str, IntrinsicsEstimate],
     rms_held_out: float,
-    clocks: Clocks | None = None,
+    clock: tuple[Array, Array, str] | None = None,
 ) -> CalibrationReport:
     """The report on an adjusted rig. kept: the detections without the rejected corners; alone: by camera without given
-    intrinsics, what its own images say. Views in the detections' order, which is the rig's."""
+    intrinsics, what its own images say. clock: (views, 2) of `clocks.Clocks`, its sigma, and the unit of offsets. Views
+    in the detections' order, which is the rig's."""
     residuals = corner_residuals(result.rig, result.board_R, result.board_t, detections)
     seen, fitted = np.isfinite(detections.corners[..., 0]), np.isfinite(kept.corners[..., 0])
     cameras = tuple(
         _camera_report(v, detections, seen[v], fitted[v], residuals[v], result.rig, known, alone)
         for v in range(len(result.rig))
     )
-    if clocks is not None:
-        cameras = _on_the_middle_clock(cameras, clocks.clock, clocks.sigma)
+    if clock is not None:
+        cameras = _on_the_middle_clock(cameras, *clock)
     links = tuple((a, b, int(edge["common"])) for a, b, edge in camera_graph(detections).edges(data=True))
     lost = np.isnan(result.board_t[..., 0])[:, np.asarray(detections.board_index)]
     placed = replace(kept, corners=np.where(lost[..., None], np.nan, kept.corners))
@@ -259,13 +262,15 @@ def _camera_report(
     )
 
 
-def _on_the_middle_clock(cameras: tuple[CameraReport, ...], clock: Array, sigma: Array) -> tuple[CameraReport, ...]:
+def _on_the_middle_clock(
+    cameras: tuple[CameraReport, ...], clock: Array, sigma: Array, unit: str
+) -> tuple[CameraReport, ...]:
     """With offsets relative to the camera whose own is the median: what is odd about one camera is said of that one."""
     middle = np.argsort(clock[:, 0], kind="stable")[(len(clock) - 1) // 2]
     shown = clock - clock[middle]
     apart = np.hypot(sigma[:, 0], sigma[middle, 0]) * (np.arange(len(clock)) != middle)
     return tuple(
-        replace(camera, offset=float(o), offset_sigma=float(s), drift=float(d))
+        replace(camera, offset=float(o), offset_sigma=float(s), drift=float(d), offset_unit=unit)
         for camera, (o, d), s in zip(cameras, shown, apart, strict=True)
     )
 

@@ -367,12 +367,14 @@ def check_cameras(
 def _set_right(camera: CameraReport, cameras: Sequence[CameraReport]) -> Finding:
     """A camera that was out of step, whose corners were set right before the fit. Of two, either may be meant."""
     drifts = f", and drifts by {1e6 * camera.drift:+.0f} ppm" if camera.drift else ""
+    size, line = f"{1e3 * abs(camera.offset):.1f} ms", f"offsets = {{ {camera.name} = {camera.offset:.4f} }}"
+    if camera.offset_unit == "frames":
+        size, line = f"{abs(camera.offset):.2f} frames", f"offset_frames = {{ {camera.name} = {-camera.offset:.4g} }}"
     return Finding(
         "out_of_sync", (camera.name, *(other.name for other in cameras if len(cameras) == 2 and other is not camera)),
-        f"its pictures of the board were taken {1e3 * abs(camera.offset):.1f} ms too "
-        f"{'late' if camera.offset > 0 else 'early'}{drifts}; that is made up for here",
-        f"where recordings are made the same way, add offsets = {{ {camera.name} = {camera.offset:.4f} }} under [sync]",
-        camera.offset, 0.0, "s", slight=True,
+        f"its pictures of the board were taken {size} too {'late' if camera.offset > 0 else 'early'}{drifts}; that is "
+        "made up for here", f"where recordings are made the same way, add {line} under [sync]", camera.offset, 0.0,
+        camera.offset_unit, slight=True,
     )  # fmt: skip
 
 
