@@ -201,9 +201,13 @@ def _grown(
         if not known < seen.sum() < len(grid):
             break
         known = int(seen.sum())
-        missing = np.flatnonzero(~seen)
-        near, step_u, step_v = (place[missing] for place in _interpolated(grid, _consistent(grid, xy)))
-        xy[missing], sigma[missing], contrast[missing] = refine_corners(gray, near, step_u, step_v, rim, dark[missing])
+        near, step_u, step_v = _interpolated(grid, _consistent(grid, xy))
+        shown = step_u[:, 0] * step_v[:, 1] > step_u[:, 1] * step_v[:, 0]  # near others, and not from behind
+        xy[~shown], sigma[~shown] = np.nan, np.nan
+        rest = np.flatnonzero(~seen & shown)
+        xy[rest], sigma[rest], contrast[rest] = refine_corners(
+            gray, near[rest], step_u[rest], step_v[rest], rim, dark[rest]
+        )
     xy = _consistent(grid, xy)
     if np.isfinite(xy[:, 0]).sum() < MIN_CORNERS:
         xy = np.full_like(xy, np.nan)

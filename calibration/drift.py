@@ -15,6 +15,7 @@ from calibration.camera import Camera
 from calibration.drift_report import DriftReport, MovedCamera
 from calibration.errors import InputError
 from calibration.evidence import N_POSE, Evidence, Observations, gather_evidence, observe, pixel_costs
+from calibration.exchanged import exchanged_names
 from calibration.hypotheses import (
     Term,
     Verdict,
@@ -80,10 +81,16 @@ def check_rig(
     A change during the recording stands out from what is constant: biases of the points, of which every view has its
     own, and errors of the calibration. A camera that was off all the time is told from biases only because it shifts
     all kinds of points together, so it takes more to be found; the rig's covariance counts as expected.
-    Raises InputError for a wrong shape, or when no point is seen by two cameras.
+    Raises InputError for a wrong shape, when no point is seen by two cameras, or two have each other's name.
     """
     options = options or DriftOptions()
     told = _checked(rig, xy, covariance, kind)
+    pixels = told[0].xy
+    if wrong := exchanged_names(rig, pixels.reshape(len(rig), -1, 2)):
+        raise InputError(
+            f"cameras '{wrong[0]}' and '{wrong[1]}': their points fit the rig once these two names are exchanged; "
+            "correct the names in the calibration, or in the recording"
+        )
     search = _Search(rig, options, *told)
     search.find_changes()
     search.find_constant()

@@ -155,7 +155,8 @@ def check_links(detections: BoardDetections) -> tuple[Finding, ...]:
     return tuple(
         Finding(
             "hardly_linked", part if len(names) > 2 else tuple(names),
-            f"only {ties} frames show a board to {'it' if len(part) == 1 else 'them'} and another camera at once, so "
+            f"only {ties} frame{'s' * (ties != 1)} with a board in {'it' if len(part) == 1 else 'them'} and another "
+            "camera at once, so "
             "each of them decides where it stands",
             "film more where the views overlap",
             float(ties), float(LEAST_LINKS), "frames",

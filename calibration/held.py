@@ -141,7 +141,8 @@ def _scaled(rig: CameraRig, name: str, sigma: Array) -> Array:
     rows = slice(len(RIG_PARAMETERS) * rig.index(name) + 6, len(RIG_PARAMETERS) * (rig.index(name) + 1))
     formal = rig.covariance[rows, rows]
     factor = sigma / np.sqrt(np.maximum(np.diagonal(formal), np.finfo(float).tiny))
-    return np.where(formal != 0, np.outer(factor, factor) * formal, 0.0)
+    with np.errstate(invalid="ignore"):  # infinite for what is not known, beside what is held
+        return np.where(formal != 0, np.outer(factor, factor) * formal, 0.0)
 
 
 def _hold_rest(known: Knowledge, rig: CameraRig, weak: Mapping[str, tuple[Array, Array]]) -> dict[str, Array]:

@@ -152,7 +152,8 @@ class CalibrationReport:
 
     def text(self) -> str:
         """Plain text, a line per camera."""
-        lines = [
+        lines = [] if self.precision is None else [self.verdict]
+        lines += [
             f"board error {self.rms:.3f} px rms over all {self.n_corners} corners "
             f"({self.rms_kept:.3f} without {self.n_rejected} rejected; held out {self.rms_held_out:.3f})"
         ]
@@ -182,8 +183,6 @@ class CalibrationReport:
             late = ", ".join(f"{c.name} {scale * c.offset:+.2f} ± {scale * c.offset_sigma:.2f}" for c in self.cameras)
             lines.append(f"pictures taken late by, {unit}: {late}; made up for in the figures above")
         lines += [f"{a} - {b}: {count} common frames" for a, b, count in self.links]
-        if self.precision is not None:
-            lines.append(f"points are known to {self._in_volume()}")
         lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
 

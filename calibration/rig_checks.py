@@ -45,10 +45,8 @@ MOST_LATE = 5.0
 CHANCE = 1e-4
 MANY_FRAMES = 3
 """Delays below this are small enough for the fit's own derivatives, which tell them from other mistakes."""
-SAMPLE = 400
-"""Points whose covariance stands for all."""
-OUTLIER_SIGMAS = 3.0
-"""rms distance over the corners' noise that a frame is off, to be named."""
+SAMPLE = 400  # points whose covariance stands for all
+OUTLIER_SIGMAS = 3.0  # rms distance over the corners' noise that a frame is off, to be named
 LEAST_POSES, JITTER_RATIO, LEAST_GAIN = 10, 4.0, 0.25
 SMOOTH = 0.6
 """Of the boards' times: what changes less from one board to the next goes with the motion, as a wrong lens does."""
@@ -331,8 +329,8 @@ def check_cameras(
             findings.append(
                 Finding(
                     "focal_unknown", who, f"its focal length is not determined by this footage: {camera.reason}",
-                    "film the board tilted by 30 to 60 degrees, near and far, all over this camera's image, or give "
-                    "intrinsics from footage of it alone", camera.focal_sigma / camera.focal, 0.01, "share",
+                    "film the board tilted by 30 to 60 degrees, near and far, all over its image, or give intrinsics "
+                    "from footage of it alone", camera.focal_sigma / camera.focal, 0.01, "share",
                 )
             )  # fmt: skip
         if abs(camera.offset) > MOST_LATE * camera.offset_sigma > 0:

@@ -65,7 +65,9 @@ def rig_points(views: Mapping[str, Poses], groups: Groups, everyone: NDArray[np.
     xy = np.where((score >= MIN_SCORE)[..., None], xy, np.nan)
     if all("covariance" in poses.extras for poses in taken):
         covariance = np.stack([poses.extras["covariance"] for poses in taken]).reshape(*shape, 2, 2)
-        xy = np.where((np.linalg.det(covariance) > 0)[..., None], xy, np.nan)
+        known = np.isfinite(covariance).all(axis=(-2, -1), keepdims=True)
+        positive = np.linalg.det(np.where(known, covariance, 0.0)) > 0
+        xy = np.where(positive[..., None], xy, np.nan)
         covariance = np.where(np.isfinite(xy[..., None]), covariance, np.eye(2))
     else:
         covariance = np.eye(2) / np.maximum(score, MIN_SCORE)[..., None, None] ** 2

@@ -17,7 +17,7 @@ FLOORS = {
         ["camera", "board_corners", "footage"],
         ["rig", "consensus", "lenses", "board_check", "omissions"],
         ["geometry", "motion", "normal_equations", "planar"],
-        ["detection", "synthetic", "files", "evidence", "drift_report", "timing", "scores"],
+        ["detection", "synthetic", "files", "evidence", "drift_report", "exchanged", "timing", "scores"],
         ["extrinsics", "bundle", "tracks", "hypotheses"],
         ["determination", "mishaps", "footage_checks", "explanations", "precision", "world", "drift"],
         ["intrinsics", "clocks", "bending"],

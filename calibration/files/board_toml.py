@@ -10,6 +10,7 @@ square_length, marker_length, marker_bits, dict_size; it stores no unit.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ def _board(table: Mapping[str, Any], path: str) -> Board:
         dictionary = _sleap_anipose_dictionary(table, path) if foreign else table.get("dictionary")
         if dictionary is not None:
             options["dictionary"] = str(dictionary)
+    elif "dictionary" in table or "first_marker" in table or "marker_bits" in table:
+        raise InputError(
+            f"{path}.marker_length: expected the side of a marker, got none; add it, or take out what describes "
+            "markers: a chessboard has none"
+        )
     if "first_marker" in table:
         options["first_marker"] = _count(table, "first_marker", path, least=0)
     if "back" in table:
@@ -94,8 +100,8 @@ def _sleap_anipose_dictionary(table: Mapping[str, Any], path: str) -> str:
 
 
 def _count(table: Mapping[str, Any], key: str, path: str, least: int = 1) -> int:
-    value = float(numbers(table, key, (), path))
-    if value != round(value) or value < least:
+    value = math.nan if isinstance(table.get(key), bool) else float(numbers(table, key, (), path))
+    if not value >= least or value != round(value):
         wanted = "above 0" if least else "of 0 or more"
         raise InputError(f"{path}.{key}: expected a whole number {wanted}, got {table[key]!r}")
     return round(value)

@@ -100,13 +100,25 @@ def _figures(report: CalibrationReport) -> str:
             ("volume that the board was in", f"{size} {p.unit}"),
             ("SD of a point by the calibration: middle, corners", f"{p.rig_middle:.2g}, {p.rig_corners:.2g} {p.unit}"),
             ("SD of a point by 1 px of noise", f"{p.pixel_middle:.2g}, {p.pixel_corners:.2g} {p.unit}"),
-            ("SD of lengths by the calibration", f"{100 * p.scale:.2g} %"),
+            ("SD of all lengths, together, by the calibration", f"{100 * p.scale:.2g} %"),
         ]
     return _table(None, rows)
 
 
 def _cameras(report: CalibrationReport) -> str:
-    head = ("camera", "corners", "boards", "rejected", "rms px", "noise px", "alone px", "covered", "focal px", "lens")
+    head = (
+        "camera",
+        "corners",
+        "boards",
+        "rejected",
+        "rms px",
+        "noise px",
+        "alone px",
+        "covered",
+        "focal px",
+        "lens",
+        "intrinsics",
+    )
     rows = []
     for c in report.cameras:
         sigma = f" ± {c.focal_sigma:.1f}" if c.focal_sigma > 0 else ""
@@ -115,11 +127,17 @@ def _cameras(report: CalibrationReport) -> str:
         rows.append(
             (
                 c.name, str(c.corners), str(c.boards), str(c.rejected), f"{c.rms:.3f}", f"{c.noise:.2f}", alone,
-                f"{c.coverage:.0%}", f"{c.focal:.1f}{sigma}", c.intrinsics + held,
+                f"{c.coverage:.0%}", f"{c.focal:.1f}{sigma}", c.lens, c.intrinsics + held,
             )
         )  # fmt: skip
     links = [(f"{a} and {b}", str(n)) for a, b, n in report.links]
-    return _table(head, rows) + "<h2>Frames in which two cameras see a board</h2>" + _table(None, links)
+    told = (
+        "rms: of all corners to the rigid board. Noise: scatter of one coordinate in the rig, and in the camera's own "
+        "images alone; where the first is much larger, something in the rig is wrong."
+    )
+    return (
+        _table(head, rows) + f"<p>{told}</p>" + "<h2>Frames in which two cameras see a board</h2>" + _table(None, links)
+    )
 
 
 def _table(head: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> str:

@@ -47,6 +47,12 @@ def test_another_board_is_refused_with_its_columns(
         refuse_other_board(pictures, Board(columns, rows, 40.0, 30.0, "DICT_4X4_50"), PLAIN)
 
 
+def test_another_board_is_told_under_a_wrong_pattern_too(pictures: list[np.ndarray]) -> None:
+    """What board.toml says also decided which pattern was thought to be seen."""
+    with pytest.raises(InputError, match="columns and rows are exchanged"):
+        refuse_other_board(pictures, Board(6, 8, 40.0, 30.0, "DICT_4X4_50"), Pattern(legacy=True))
+
+
 def test_mirrored_pictures_show_the_board_once_turned(pictures: list[np.ndarray]) -> None:
     assert mirrored_share([picture[:, ::-1] for picture in pictures], BOARD, PLAIN) > 0.5
     assert mirrored_share(pictures, BOARD, PLAIN) == 0.0

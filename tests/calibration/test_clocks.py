@@ -74,6 +74,24 @@ def test_offsets_and_drifts_are_found_as_well_as_can_be(offset: float) -> None:
     assert all(w.count("ms too") == 1 for w in found.report.warnings if "pictures of the board" in w)
 
 
+def test_without_times_delays_are_found_and_told_in_frames() -> None:
+    clock = np.array([[0.0, 0.0], [2.0, 0.0], [-0.6, 0.0]]) / FPS
+    timed, rig = waved(0, clock)
+    detections = replace(timed, time=np.full(len(timed.time), np.nan))
+    given = {camera.name: camera.intrinsics for camera in rig}
+    found = calibrate_rig(detections, intrinsics=given)
+    best = bound(*waved(0, 0 * clock))[:, 0] * FPS
+    told = np.array([camera.offset for camera in found.report.cameras])
+    assert np.abs(told - told[0] - clock[:, 0] * FPS)[1:] == pytest.approx(0.0, abs=4 * best.max())
+    assert {camera.offset_unit for camera in found.report.cameras} == {"frames"}
+    assert "pictures taken late by, frames: " in found.report.text()
+    assert "offset_frames = { cam1 = -2" in found.report.text()
+    assert found.report.rms < 1.1 * np.sqrt(2) * NOISE
+    assert np.isnan(found.detections.time).all()
+    alone = calibrate_rig(replace(waved(0, 0 * clock)[0], time=detections.time), intrinsics=given)
+    assert not any(camera.offset_sigma for camera in alone.report.cameras)
+
+
 def test_uncertainty_is_honest() -> None:
     clock = np.array([[0.0, 0.0], [0.02, 0.0], [-0.03, 0.0]])
     away = []
