@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 
 _LOG = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of what is found in an image; raised when that changes, so that cached corners of before are not taken."""
 ENOUGH_CORNERS = 60
 """Corners after which the way a board is printed is decided, if no other way explains a third as many."""

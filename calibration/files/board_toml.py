@@ -56,7 +56,7 @@ def _board(table: Mapping[str, Any], path: str) -> Board:
         dictionary = _sleap_anipose_dictionary(table, path) if foreign else table.get("dictionary")
         if dictionary is not None:
             options["dictionary"] = str(dictionary)
-    elif "dictionary" in table or "first_marker" in table or "marker_bits" in table:
+    elif "dictionary" in table or "marker_bits" in table:
         raise InputError(
             f"{path}.marker_length: expected the side of a marker, got none; add it, or take out what describes "
             "markers: a chessboard has none"

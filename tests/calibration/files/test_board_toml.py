@@ -30,6 +30,12 @@ def test_our_keys(tmp_path: Path) -> None:
     assert (board.dictionary, board.unit) == ("DICT_5X5_100", "cm")
 
 
+def test_a_dictionary_without_markers_is_no_chessboard(tmp_path: Path) -> None:
+    (tmp_path / "board.toml").write_text('columns = 8\nrows = 11\nsquare_length = 24\ndictionary = "DICT_4X4_50"\n')
+    with pytest.raises(InputError, match=r"board\.toml\.marker_length: expected the side of a marker"):
+        load_boards(tmp_path / "board.toml")
+
+
 def test_without_markers_it_is_a_chessboard(tmp_path: Path) -> None:
     board = load_board(write(tmp_path, "columns = 9\nrows = 6\nsquare_length = 30\n"))
     assert board.marker_length is None
@@ -112,7 +118,10 @@ def test_several_boards(tmp_path: Path) -> None:
         (OURS + BACK.replace("top_bottom", "upside"), r"flipped = \"left_right\" .*got 'upside'"),
         (OURS + BACK.replace('flipped = "top_bottom"\n', ""), r"page of a book: .* flipped = \"left_right\", else"),
         (OURS + BACK + "rows = 3", r"back: unknown key 'rows'"),
-        (OURS.replace("marker_length = 18.75\n", "") + BACK, r"expected no back on a chessboard"),
+        (
+            OURS.replace("marker_length = 18.75\n", "").replace('dictionary = "DICT_5X5_100"\n', "") + BACK,
+            r"expected no back on a chessboard",
+        ),
         ("back = 3\n" + OURS, r"back: expected a table \[back\], got 3"),
     ],
 )
