@@ -238,8 +238,10 @@ def _in_step(
 
 
 def _unexplained(kept: BoardDetections, robust: Start, alone: Mapping[str, IntrinsicsEstimate]) -> bool:
-    """Whether the corners scatter more in the rig than in each camera's own images, or nothing is known of these."""
-    scatter = dict(zip(kept.view_names, corner_residuals(*robust, kept), strict=True))
+    """Whether the corners that cameras share scatter more in the rig than in each camera's own images, or nothing is
+    known of these."""
+    shared = np.isfinite(kept.corners[..., 0]).any(axis=2).sum(axis=0) > 1
+    scatter = dict(zip(kept.view_names, corner_residuals(*robust, kept)[:, shared], strict=True))
     return any(
         name not in alone or corner_noise(view) > MOST_MISFIT * alone[name].noise for name, view in scatter.items()
     )

@@ -208,7 +208,7 @@ def _first(alone: BoardDetections, view: str, lens: Lens, like: Intrinsics | Non
 
 def _beats(error: Array, other: Array) -> bool:
     """Whether a lens is clearly better than another, by their errors on blocks (n,) that took no part in the fit."""
-    gain = np.clip(np.log(other / error), -MOST_GAIN, MOST_GAIN)
+    gain = np.clip(np.log(other) - np.log(error), -MOST_GAIN, MOST_GAIN)
     doubt = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) >= LEAST_BLOCKS else np.inf
     return bool(gain.mean() > max(LEAST_SIGMAS * doubt, LEAST_GAIN))
 
