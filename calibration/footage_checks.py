@@ -15,8 +15,8 @@ from calibration.omissions import leave_out_line
 from calibration.planar import MIN_CORNERS
 
 __all__ = [
-    "BROKEN", "check_coverage", "check_duplicated", "check_footage", "check_frozen", "check_links", "coverage",
-    "coverage_cells", "mirrored_views", "refuse_mirrored",
+    "BROKEN", "check_boards", "check_coverage", "check_duplicated", "check_footage", "check_frozen", "check_links",
+    "coverage", "coverage_cells", "mirrored_views", "refuse_mirrored",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -44,6 +44,7 @@ def check_footage(detections: BoardDetections) -> tuple[Finding, ...]:
     return (
         *check_duplicated(detections),
         *check_frozen(detections),
+        *check_boards(detections),
         *check_links(detections),
         *check_coverage(detections),
     )
@@ -131,6 +132,20 @@ def check_frozen(detections: BoardDetections) -> tuple[Finding, ...]:
                 )
             )  # fmt: skip
     return tuple(findings)
+
+
+def check_boards(detections: BoardDetections) -> tuple[Finding, ...]:
+    """Boards that are described and found nowhere."""
+    seen = np.asarray(np.isfinite(detections.corners[..., 0]).any(axis=(0, 1)))
+    index, boards = np.asarray(detections.board_index), detections.boards
+    return tuple(
+        Finding(
+            "unseen_board", (), f"number {b + 1} of {len(boards)}, {board.columns} x {board.rows} squares, is found in "
+            "no image", "film it, or take it out of board.toml",
+        )
+        for b, board in enumerate(boards)
+        if not seen[index == b].any()
+    )  # fmt: skip
 
 
 def check_links(detections: BoardDetections) -> tuple[Finding, ...]:

@@ -163,6 +163,7 @@ class CalibrationReport:
             f"squares {square.mean:.3f} {self.unit} (nominal {square.nominal:g}), SD {square.sd:.3f}, "
             f"{square.count} triangulated pairs of corners"
             for square in self.squares
+            if square.count
         ]
         if self.bent:
             listed = ", ".join(f"{sag:.2g} {self.unit}" for sag in self.bent)

@@ -92,6 +92,7 @@ def _figures(report: CalibrationReport) -> str:
     rows += [
         (f"squares of {s.nominal:g} {report.unit}", f"{s.mean:.3f} {report.unit}, SD {s.sd:.3f}, {s.count} measured")
         for s in report.squares
+        if s.count
     ]
     p = report.precision
     if p is not None:

@@ -10,6 +10,7 @@ import pytest
 from calibration.board import Board, BoardDetections
 from calibration.errors import InputError
 from calibration.footage_checks import (
+    check_boards,
     check_coverage,
     check_duplicated,
     check_footage,
@@ -55,6 +56,22 @@ def test_mirrored_images_are_refused_by_name(detections: BoardDetections) -> Non
     few = detections.corners.copy()
     few[1, :10, :, 0] = 959 - few[1, :10, :, 0]  # a wrong detection now and then is not a mirrored camera
     assert mirrored_views(replace(detections, corners=few)) == ()
+
+
+def test_a_board_that_is_found_nowhere_is_told(detections: BoardDetections) -> None:
+    other = Board(4, 3, 20.0, 15.0, first_marker=40)
+    nothing = np.full((*detections.corners.shape[:2], other.n_corners), np.nan)
+    both = replace(
+        detections,
+        boards=(*detections.boards, other),
+        corners=np.concatenate([detections.corners, np.stack([nothing, nothing], axis=-1)], axis=2),
+        sigma=np.concatenate([detections.sigma, nothing], axis=2),
+        board_index=np.concatenate([detections.board_index, np.ones(other.n_corners, dtype=np.int64)]),
+    )
+    (found,) = check_footage(both)
+    assert (found.kind, found.grave) == ("unseen_board", False)
+    assert str(found).startswith("board: number 2 of 2, 4 x 3 squares, is found in no image; film it, or")
+    assert check_boards(detections) == ()
 
 
 def test_one_video_under_two_names(detections: BoardDetections, rng: np.random.Generator) -> None:
