@@ -6,6 +6,7 @@ Every trial is a new rig, a new motion of a small board and new noise; the corne
 
     python benchmarks/cramer_rao.py                              # all scenes; hours on two cores
     python benchmarks/cramer_rao.py pinhole-4 mixed-8 --trials 100
+    python benchmarks/cramer_rao.py --keep trials                # go on with what was done before
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import multiprocessing
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -150,6 +152,26 @@ def summary(scene: str, trials: list[Trial], seconds: float) -> dict[str, object
     }
 
 
+def run_trials(scene: str, tasks: list[tuple[str, int, int]], workers: int, keep: Path | None) -> list[Trial]:
+    """All trials; those that stand in <keep>/<scene>.jsonl, a line each with its seed, are not run again."""
+    done: dict[int, Trial] = {}
+    path = None if keep is None else keep / f"{scene}.jsonl"
+    if path is not None and path.is_file():
+        for line in path.read_text().splitlines():
+            told = json.loads(line)
+            done[told.pop("seed")] = Trial(**{k: np.array(v) if isinstance(v, list) else v for k, v in told.items()})
+    left = [task for task in tasks if task[2] not in done]
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        for task, trial in zip(left, pool.imap(run_trial, left), strict=True):
+            done[task[2]] = trial
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                plain = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(trial).items()}
+                with path.open("a") as file:
+                    file.write(json.dumps({"seed": task[2], **plain}) + "\n")
+    return [done[task[2]] for task in tasks]
+
+
 def main() -> None:
     scenes = [f"{kind}-{n}" for n in (2, 4, 8) for kind in ("pinhole", "fisheye", "mixed")] + ["mixed-18", "mixed-30"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -157,14 +179,15 @@ def main() -> None:
     parser.add_argument("--trials", type=int, help="default 1,000; 200 for 18 and 30 cameras")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder in which every trial is put down, and taken from")
     told = parser.parse_args()
     for scene in told.scenes:
         kind, number = scene.split("-")
         n = int(number)
         trials = told.trials or (1000 if n <= 8 else 200)
         start = time.perf_counter()
-        with multiprocessing.get_context("spawn").Pool(told.workers) as pool:
-            done = pool.map(run_trial, [(kind, n, told.seed + i) for i in range(trials)], chunksize=1)
+        tasks = [(kind, n, told.seed + i) for i in range(trials)]
+        done = run_trials(scene, tasks, told.workers, told.keep)
         sys.stdout.write(json.dumps(summary(scene, done, time.perf_counter() - start)) + "\n")
         sys.stdout.flush()
 
