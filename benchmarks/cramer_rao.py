@@ -159,7 +159,8 @@ def run_trials(scene: str, tasks: list[tuple[str, int, int]], workers: int, keep
     if path is not None and path.is_file():
         for line in path.read_text().splitlines():
             told = json.loads(line)
-            done[told.pop("seed")] = Trial(**{k: np.array(v) if isinstance(v, list) else v for k, v in told.items()})
+            seed = told.pop("seed")
+            done[seed] = Trial(**{k: np.array(v) if isinstance(v, list) else v for k, v in told.items()})
     left = [task for task in tasks if task[2] not in done]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         for task, trial in zip(left, pool.imap(run_trial, left), strict=True):
