@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -116,6 +116,12 @@ def check(
         say(f"{told.output} written")
 
 
+def _table(tables: dict[str, Any], name: str) -> dict[str, Any]:
+    """The keys of a file, which may stand under the header that they have in pose3d.toml."""
+    inner = tables.get(name)
+    return inner if len(tables) == 1 and isinstance(inner, dict) else tables
+
+
 def _world(floor: int | None, file: Path | None) -> WorldOptions | None:
     """What the command line says of the world: a frame, or a TOML with the keys of [world]. Raises InputError."""
     from calibration.files.toml_tables import read_toml
@@ -124,7 +130,7 @@ def _world(floor: int | None, file: Path | None) -> WorldOptions | None:
 
     if file is None:
         return None if floor is None else WorldOptions(floor_frame=floor)
-    told: WorldOptions = options_from(WorldOptions, read_toml(file), str(file))
+    told: WorldOptions = options_from(WorldOptions, _table(read_toml(file), "world"), str(file))
     return told if floor is None else replace(told, floor_frame=floor)
 
 
@@ -136,5 +142,5 @@ def _detect(file: Path | None) -> DetectionOptions | None:
 
     if file is None:
         return None
-    told: DetectionOptions = options_from(DetectionOptions, read_toml(file), str(file))
+    told: DetectionOptions = options_from(DetectionOptions, _table(read_toml(file), "detect"), str(file))
     return replace(told, masks={name: file.parent / mask for name, mask in told.masks.items()})

@@ -56,7 +56,7 @@ def rig_from_tables(tables: Mapping[str, Any], path: Path, unit: str | None = No
     if not isinstance(metadata, Mapping):
         raise InputError(f"{path}: [metadata]: expected a table, got {metadata!r}; move it under another name")
     stored = str(metadata["unit"]) if "unit" in metadata else None
-    unit = unit_of(path, stored, unit, 'add unit = "mm" under [metadata] or give unit=')
+    unit = unit_of(path, stored, unit, 'add unit = "mm" under [metadata], or give --unit (unit= in Python)')
     rig = rig_of_cameras(tables, path, unit)
     return CameraRig(rig.cameras, rig.unit, _read_covariance(path, rig))
 

@@ -61,7 +61,7 @@ def rigid(matrix: NDArray[np.float64], where: str) -> tuple[NDArray[np.float64],
     return R, matrix[:3, 3]
 
 
-def unit_of(path: Path, stored: str | None, given: str | None, remedy: str = "give unit=") -> str:
+def unit_of(path: Path, stored: str | None, given: str | None, remedy: str = "give --unit, or unit= in Python") -> str:
     """The unit of a file's lengths: what it says itself (stored), or what the caller gave. Raises InputError when it is
     neither, or they differ: nothing is rescaled."""
     if stored is None and given is None:

@@ -76,7 +76,7 @@ def poses_of_table(path: Path, table: pd.DataFrame, video: str | None = None, un
     keypoints = list(dict.fromkeys(keypoint for _, keypoint, _ in columns))
     axes = [axis for axis in "xyz" if any(coordinate == axis for _, _, coordinate in columns)]
     if len(axes) == 3 and unit is None:
-        raise InputError(f'{path}: a 3D table does not say its unit of length; give the unit, such as unit = "mm"')
+        raise InputError(f'{path}: a 3D table does not say its unit of length; give --unit mm, or unit="mm" in Python')
     values = table.to_numpy(dtype=np.float64)[rows]
     points = np.full((len(frame), len(individuals), len(keypoints), len(axes)), np.nan)
     score = np.ones(points.shape[:3])

@@ -69,7 +69,7 @@ def read_tidy(path: Path, unit: str | None = None) -> Poses:
             raise InputError(f"{path}: expected a column '{column}'; {nearest_name(column, map(str, table.columns))}")
     axes = [axis for axis in "xyz" if axis in table.columns]
     if len(axes) == 3 and unit is None:
-        raise InputError(f'{path}: a 3D table does not say its unit of length; give unit=, such as unit="mm"')
+        raise InputError(f'{path}: a 3D table does not say its unit of length; give --unit mm, or unit="mm" in Python')
     frame, f = np.unique(table["frame"].to_numpy(dtype=np.int64), return_inverse=True)
     i, individuals = pd.factorize(table["individual"])
     k, keypoints = pd.factorize(table["keypoint"])

@@ -53,7 +53,7 @@ def read_trc(path: Path, unit: str | None = None) -> Poses:
     if stored and unit and stored != unit:
         raise InputError(f'{path}: the file is in {stored}, got unit="{unit}"; leave it out')
     if not (stored or unit):
-        raise InputError(f'{path}: the header names no unit of length; give unit=, such as unit="mm"')
+        raise InputError(f'{path}: the header names no unit of length; give --unit mm, or unit="mm" in Python')
     markers = tuple(cell for cell in lines[3].rstrip("\t").split("\t")[2:] if cell)
     try:
         columns = range(3 * len(markers) + 2)

@@ -107,6 +107,11 @@ def test_points_and_distances_from_a_file(
     summary = json.loads(capsys.readouterr().out)["stages"][0]["summary"]
     assert summary["known distances"][0].startswith("p1 - p2: 250")
     np.testing.assert_allclose(load_rig(tmp_path / "c.toml").centers, seen["rig"].centers, atol=3)
+    headed = "[world]\n" + text.replace("[points", "[world.points")
+    (tmp_path / "headed.toml").write_text(headed)
+    main(calibrate(seen, tmp_path / "h.toml", "--world", str(tmp_path / "headed.toml"), "--json"))
+    assert (tmp_path / "h.toml").read_bytes() == (tmp_path / "c.toml").read_bytes()
+    capsys.readouterr()
     (tmp_path / "world.toml").write_text(text.replace("pixels", "pixel", 1))
     with pytest.raises(SystemExit):
         main(calibrate(seen, tmp_path / "c.toml", "--world", str(tmp_path / "world.toml")))

@@ -192,7 +192,7 @@ def test_errors_say_what_to_do(tmp_path: Path, samples: dict[str, Path]) -> None
     with pytest.raises(InputError, match=r"the file says images of .* px, got size=.*; leave it out"):
         load_rig(samples["opencv"], size=(1, 1))
     for name in ("dannce", "mc_calib"):
-        with pytest.raises(InputError, match="does not say its unit of length; give unit="):
+        with pytest.raises(InputError, match="does not say its unit of length; give --unit"):
             load_rig(samples[name], size=(640, 480) if name == "dannce" else None)
     with pytest.raises(InputError, match=r"size of the images; give size=.*pose3d convert --size"):
         load_rig(samples["dannce"], unit="mm")
