@@ -87,6 +87,8 @@ def _refine(gray, start, u, v, rim):  # type: ignore[no-untyped-def]
     reach_v = max(min(REACH, MAX_REACH_PX / length_v), half_v)
     extent_x = int(np.ceil(reach_u * abs(u[0]) + reach_v * abs(v[0]))) + 1
     extent_y = int(np.ceil(reach_u * abs(u[1]) + reach_v * abs(v[1]))) + 1
+    along_x, along_y, across_x, across_y = v[1] / det, -v[0] / det, -u[1] / det, u[0] / det
+    per_reach_u, per_reach_v, per_half_u, per_half_v = 1 / reach_u, 1 / reach_v, 1 / half_u, 1 / half_v
     x, y = start[0], start[1]
     for _ in range(MAX_ITERATIONS):
         x0, x1 = round(x) - extent_x, round(x) + extent_x
@@ -97,9 +99,11 @@ def _refine(gray, start, u, v, rim):  # type: ignore[no-untyped-def]
         for row in range(max(y0, 1), min(y1, height - 2) + 1):
             for column in range(max(x0, 1), min(x1, width - 2) + 1):
                 dx, dy = column - x, row - y
-                a = (dx * v[1] - dy * v[0]) / det
-                b = (dy * u[0] - dx * u[1]) / det
-                weight = max(_bump(a, reach_u) * _bump(b, half_v), _bump(a, half_u) * _bump(b, reach_v))
+                a = dx * along_x + dy * along_y
+                b = dx * across_x + dy * across_y
+                weight = max(
+                    _bump(a * per_reach_u) * _bump(b * per_half_v), _bump(a * per_half_u) * _bump(b * per_reach_v)
+                )
                 if weight <= 0.0:
                     continue
                 gx = (float(gray[row, column + 1]) - float(gray[row, column - 1])) * 0.5
@@ -132,9 +136,9 @@ def _refine(gray, start, u, v, rim):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _bump(distance, half):  # type: ignore[no-untyped-def]
-    """Weight of a pixel: 1 in the middle, falling smoothly to 0 at `half`."""
-    s = 1.0 - (distance / half) ** 2
+def _bump(distance):  # type: ignore[no-untyped-def]
+    """Weight of a pixel: 1 in the middle, falling smoothly to 0 at a distance of 1."""
+    s = 1.0 - distance * distance
     return s * s if s > 0.0 else 0.0
 
 
