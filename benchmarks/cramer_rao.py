@@ -128,9 +128,11 @@ def summary(scene: str, trials: list[Trial], seconds: float) -> dict[str, object
     """One line of the table."""
 
     def ratio(error: str, bound: str) -> float:
-        """The root mean square of every camera's error in units of its bound: rigs that are hardly determined count
-        like all others."""
-        squared = np.concatenate([getattr(t, error) / getattr(t, bound) for t in trials])
+        """The root mean square of every camera's error in units of its bound, so that rigs that are hardly determined
+        count like all others; without trials in which a lens was taken for another or a focal length held, which have
+        another bound and are counted by themselves."""
+        right = [t for t in trials if not (t.held or t.lenses)]
+        squared = np.concatenate([getattr(t, error) / getattr(t, bound) for t in right])
         return round(float(np.sqrt(squared.mean())), 3)
 
     distance = np.concatenate([t.distance for t in trials])
