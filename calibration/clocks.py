@@ -68,8 +68,8 @@ class Clocks:
     rest: Array
 
     def made_up_again(self, result: BundleResult, *detections: BoardDetections) -> tuple[BoardDetections, ...]:
-        """Detections of the same moments with their corners where the boards' motion as it is known now puts them: a
-        velocity that is wrong by one part in a thousand makes as much of the delays a wrong clock."""
+        """Detections of the same moments, their corners made up for by the boards' motion as it is known now: where the
+        velocity was wrong by a thousandth, the clock was wrong by a thousandth of what was made up for."""
         corners = _made_up_for(self.taken, result.rig, result.board_R, result.board_t, self.rest).corners
         return tuple(replace(d, corners=np.where(np.isfinite(d.corners), corners, np.nan)) for d in detections)
 

@@ -107,7 +107,7 @@ def _figures(report: CalibrationReport) -> str:
 
 
 def _cameras(report: CalibrationReport) -> str:
-    head = (
+    head = [
         "camera",
         "corners",
         "boards",
@@ -119,7 +119,7 @@ def _cameras(report: CalibrationReport) -> str:
         "focal px",
         "lens",
         "intrinsics",
-    )
+    ]
     rows = []
     for c in report.cameras:
         sigma = f" ± {c.focal_sigma:.1f}" if c.focal_sigma > 0 else ""

@@ -48,9 +48,8 @@ def calibrate_footage(
     the same as a page with pictures, `<stem>.html`.
 
     sources: {camera: video or folder of images}. board: the boards, or the file that describes them. intrinsics:
-    {camera: footage of that camera alone}, or a calibration
-    file whose intrinsics are taken as they are. options: by table, `detect`, `calibrate`, `world`, `sync_calibration`.
-    Raises InputError.
+    {camera: footage of that camera alone}, or a calibration file whose intrinsics are taken as they are. options: by
+    table, `detect`, `calibrate`, `world`, `sync_calibration`. Raises InputError.
     """
     if not sources:
         raise InputError(
@@ -59,13 +58,7 @@ def calibrate_footage(
     told = dict(options or {})
     detect, calibrate = told.get("detect") or DetectionOptions(), told.get("calibrate") or CalibrationOptions()
     sync = told.get("sync_calibration") or SyncOptions()
-    inputs: dict[str, Any] = {f"calibration.{name}": fingerprint_source(path) for name, path in sources.items()}
-    inputs["board"] = fingerprint_source(board) if isinstance(board, Path) else board
-    if isinstance(intrinsics, Path):
-        inputs["intrinsics"] = fingerprint_source(intrinsics)
-    elif intrinsics:
-        inputs |= {f"intrinsics.{name}": fingerprint_source(path) for name, path in intrinsics.items()}
-    inputs |= _mask_fingerprints(detect)
+    inputs = _fingerprints(sources, board, intrinsics) | _mask_fingerprints(detect)
     if sync.timestamps is not None:
         inputs["timestamps"] = fingerprint_source(sync.timestamps)
     names = (output.name, covariance_path(output).name, f"{output.stem}.report.json", f"{output.stem}.html")
@@ -97,6 +90,19 @@ def calibrate_footage(
         return {"text": report.text(), "report": plain} | said
 
     return run_stage(plan, work, force=force)
+
+
+def _fingerprints(
+    sources: Mapping[str, Path], board: Path | Board | Sequence[Board], intrinsics: Mapping[str, Path] | Path | None
+) -> dict[str, Any]:
+    """What a calibration is made from: footage, boards, and where intrinsics come from."""
+    inputs: dict[str, Any] = {f"calibration.{name}": fingerprint_source(path) for name, path in sources.items()}
+    inputs["board"] = fingerprint_source(board) if isinstance(board, Path) else board
+    if isinstance(intrinsics, Path):
+        inputs["intrinsics"] = fingerprint_source(intrinsics)
+    elif intrinsics:
+        inputs |= {f"intrinsics.{name}": fingerprint_source(path) for name, path in intrinsics.items()}
+    return inputs
 
 
 def take_calibration(
