@@ -50,8 +50,7 @@ def recording(seed: int, degrees: float, follow: float = 0.0):
     after = nudged(rig, view, degrees, rng)
     kind = np.tile(np.arange(12), animals)
     flat = points.reshape(FRAMES, -1, 3)
-    before = simulate_tracks(rig, flat, np.random.default_rng(seed), kind=kind)
-    xy = simulate_tracks(after, flat, np.random.default_rng(seed), kind=kind)
+    before, xy = (simulate_tracks(r, flat, np.random.default_rng([seed, 1]), kind=kind) for r in (rig, after))
     xy[:, :since] = before[:, :since]
     if follow:  # what a network takes for the keypoint slides along the body's contour as the animal turns
         along = points[:, :, 3] - points[:, :, 5]

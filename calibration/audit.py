@@ -41,6 +41,7 @@ BOARD = ("wrong_board_geometry", "bent_board")
 """Kinds that no lens brings about."""
 LIKE_A_LENS = ("moved", "out_of_sync", "sync_jitter")
 """Kinds as which a wrong focal length may appear."""
+UNEVEN = ("sync_jitter", "outlier_frames")
 VAGUE = 0.03
 """Relative standard deviation of a focal length by the camera's own images above which nobody knows it at all."""
 MOST_LOST = 0.05
@@ -89,6 +90,8 @@ def audit(
     findings = [f for f in findings if f.kind not in LIKE_A_LENS or not vague & set(f.cameras)]
     mistakes = {f.kind for f in findings if f.kind in BOARD or f.grave} - {"hardly_linked"}
     findings += check_cameras(report.cameras, noise, mistakes)
+    if any(camera.offset for camera in report.cameras):  # corners between frames are known a little less well
+        findings = [f for f in findings if not (f.slight and f.kind in UNEVEN)]
     if any(camera.reason for camera in report.cameras):
         findings = [f for f in findings if not (f.slight and f.kind in LIKE_A_LENS and f.unit != "s")]
     harmless = {finding.kind for finding in findings} <= {"clipped_coverage", "hardly_linked", "focal_unknown"}

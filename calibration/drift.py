@@ -39,8 +39,10 @@ Floats = NDArray[np.float64]
 
 LEAST_STRETCHES, STRETCH_FRAMES, LEAST_FRAMES = 12, 25, 60
 """Stretches that a change is sought with at least, frames of one where there are enough, frames below which none is."""
-EDGE = 2
-"""Stretches at either end of a recording in which no change can be told from chance."""
+EDGE = 10
+"""Part of the stretches (one in so many, at least two) at either end in which no change can be told from chance."""
+NEAR = 2
+"""Stretches around the one at which a change was found in which its frame is sought."""
 MOST_POINTS = 36_000
 """Points that are looked at, in evenly spaced frames: more say hardly more, since neighbouring ones err alike."""
 ROUNDS = 3
@@ -158,7 +160,9 @@ class _Search:
         self.rigs = [rigs[changes[np.searchsorted(changes, row, side="right") - 1]] for row in self.borders[:-1]]
         self.evidence = gather_evidence(self.rigs, self.borders, self.observations)
         self.free = any_pose(self.rig, self.evidence.shift, len(self.borders) - 1)
-        self.bias = bias_variance(self.evidence, self.terms(), self.observations.noise_px**2)
+        bias = bias_variance(self.evidence, self.terms(), self.observations.noise_px**2)
+        factor = dispersion(self.evidence, self.terms(), bias)
+        self.bias = bias_variance(tempered(self.evidence, factor), self.terms(), bias)
 
     def rig_at(self, row: int, without: _Move | None = None) -> CameraRig:
         """The rig in this row, by the moves found so far."""
@@ -187,7 +191,7 @@ class _Search:
             return
         for _ in range(2 * self.views):
             stretches = len(self.borders) - 1
-            starts = np.arange(EDGE, stretches - EDGE + 1)
+            starts = self.starts()
             profiles = (np.arange(stretches) >= starts[:, None]).astype(float)
             found = []
             for view in range(self.views):
@@ -201,6 +205,12 @@ class _Search:
                     self.weakest[view] = self.smallest_turn(view, judge(self.evidence, self.terms(), self.bias, middle))
             if not self.take_in(found, self.views * len(starts)):
                 return
+
+    def starts(self) -> NDArray[np.intp]:
+        """Stretches with which a change may begin."""
+        stretches = len(self.borders) - 1
+        edge = max(2, stretches // EDGE)
+        return np.arange(edge, stretches - edge + 1)
 
     def find_constant(self) -> None:
         """Take in cameras that were off all the time, or before the first change."""
@@ -242,9 +252,9 @@ class _Search:
         """Whether a move that was found as constant is a change, which explains more than the choice of its moment
         could by chance; it becomes one then."""
         stretches = len(self.rigs)
-        starts = np.arange(EDGE, stretches - EDGE + 1)
         if self.n < LEAST_FRAMES:
             return False
+        starts = self.starts()
         evidence, terms, tested = self.against_biases(move)
         profiles = (np.arange(stretches) >= starts[:, None]).astype(float)
         best, gain = best_profile(evidence, terms, self.bias, tested, profiles)
@@ -254,8 +264,11 @@ class _Search:
 
     def take_in(self, found: Sequence[tuple[Verdict, _Move]], tests: int, free: int = 0) -> bool:
         """Whether the surest of the moves is sure and large enough; it is then found anew from where it leads to."""
-        verdict, move = min(found, key=lambda pair: (pair[0].p, -pair[0].gain))
-        if verdict.p * tests > self.options.false_alarm or self.pixels(move, verdict.step) < self.options.least_px:
+        sure = [(v, m) for v, m in found if v.p * tests <= self.options.false_alarm]
+        if not sure:
+            return False
+        verdict, move = max(sure, key=lambda pair: pair[0].gain)
+        if self.pixels(move, verdict.step) < self.options.least_px:
             return False
         move.p = min(verdict.p * tests, 1.0)
         scale = dispersion(self.evidence, self.terms(), self.bias)
@@ -318,7 +331,7 @@ class _Search:
     def locate(self, move: _Move) -> None:
         """The row from which on the moved camera agrees better, near the stretch border at which it was found."""
         near = np.argmin(np.abs(self.borders - move.since))
-        first, last = (int(self.borders[np.clip(near + k * EDGE, 0, len(self.borders) - 1)]) for k in (-1, 1))
+        first, last = (int(self.borders[np.clip(near + k * NEAR, 0, len(self.borders) - 1)]) for k in (-1, 1))
         others = [m.since for m in self.moves if m is not move and not m.constant]
         first = max([first, *(s for s in others if s < move.since)])
         last = min([last, *(s for s in others if s > move.since)])

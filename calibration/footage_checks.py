@@ -30,6 +30,8 @@ LEAST_COVERAGE, LEAST_HALF = 0.1, 1 / 12
 board held in one place."""
 LEAST_LINKS = 5
 """Frames that should tie one part of the rig to the rest, so that no single one of them decides."""
+ELSEWHERE = 0.5
+"""Of a board's breadth in the image by which a corner of it must be off where it was, to be in another place."""
 SAME_PX = 1.0
 """No two lenses show the same corners within this distance for a whole recording."""
 STILL_PX, MOVING_PX, LEAST_STILL = 0.1, 1.0, 3
@@ -161,23 +163,37 @@ def check_links(detections: BoardDetections) -> tuple[Finding, ...]:
     placed = np.stack([seen[..., index == b].sum(axis=-1) >= MIN_CORNERS for b in boards], axis=-1)
     parts = [[name] for name in names] if len(names) > 2 else [names[:1]]
     parts.append(min(nx.stoer_wagner(graph, weight="common")[1], key=lambda part: (len(part), names.index(part[0]))))
-    weak: dict[tuple[str, ...], int] = {}
+    weak: dict[tuple[str, ...], tuple[str, float, float, str]] = {}
     for part in parts:
         inside = np.isin(names, part)
-        ties = int((placed[inside].any(axis=0) & placed[~inside].any(axis=0)).any(axis=-1).sum())
+        frames = np.flatnonzero((placed[inside].any(axis=0) & placed[~inside].any(axis=0)).any(axis=-1))
+        ties, who = len(frames), tuple(name for name in names if name in part or len(names) == 2)
+        where = "both cameras" if len(names) == 2 else f"{'it' if len(part) == 1 else 'them'} and another camera"
+        told = f"frame{'s' * (ties != 1)} with a board in {where} at once"
         if ties < LEAST_LINKS:
-            weak[tuple(name for name in names if name in part)] = ties
+            what = f"only {ties} {told}, so each of them decides how the cameras stand to each other"
+            weak[who] = what, ties, LEAST_LINKS, "frames"
+        elif _one_place(detections.corners[:, frames]):
+            what = f"{ties} {told}, all of them in one place, so nothing tells whether the cameras were in step"
+            weak[who] = what, 1, 2, "places"
     return tuple(
         Finding(
-            "hardly_linked", part if len(names) > 2 else tuple(names),
-            f"only {ties} frame{'s' * (ties != 1)} with a board in {'it' if len(part) == 1 else 'them'} and another "
-            "camera at once, so "
-            "each of them decides where it stands",
-            "film more where the views overlap",
-            float(ties), float(LEAST_LINKS), "frames",
+            "hardly_linked", part, message, "film more where the views overlap",
+            float(value), float(least), unit,
         )
-        for part, ties in weak.items()
+        for part, (message, value, least, unit) in weak.items()
     )  # fmt: skip
+
+
+def _one_place(corners: Array) -> bool:
+    """Whether boards, corners (views, frames, corners, 2) px, move, but stay near where the first frame has them, in
+    all views that see both. Of boards that stand still it does not matter whether cameras are in step."""
+    seen = np.isfinite(corners)
+    size = np.where(seen, corners, -np.inf).max(axis=2)[:, 0] - np.where(seen, corners, np.inf).min(axis=2)[:, 0]
+    away = np.linalg.norm(corners - corners[:, :1], axis=-1)
+    away = np.where(np.isfinite(away), away, -np.inf).max(axis=2)
+    near = away < ELSEWHERE * np.linalg.norm(size, axis=-1)[:, None]
+    return bool((np.isfinite(away).any(axis=0) & near.all(axis=0)).all() and away.max() > MOVING_PX)
 
 
 def check_coverage(detections: BoardDetections) -> tuple[Finding, ...]:

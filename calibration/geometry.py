@@ -44,6 +44,8 @@ _PARALLEL_PX = 3.0
 """Angle between rays, in pixels, below which it is noise on which side of the cameras they meet."""
 _CHUNK = 4096
 """Points whose derivatives by the rig are held at a time."""
+_ONE_RAY = 1e-12
+"""Determinant of a point's normal matrix over its cubed trace, below which all views look along one ray."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +191,9 @@ def rig_covariance_of_points(points: ArrayLike, seen: ArrayLike, rig: CameraRig)
 
 
 def points_by_rig(points: Array, seen: NDArray[np.bool_], rig: CameraRig) -> tuple[Array, Array]:
-    """Derivative (P, 3, 18 V) of least-squares points (P, 3) by the rig's parameters, NaN as above, and the points' own
-    normal matrix (P, 3, 3) per squared px, whose inverse is their covariance under 1 px of noise. seen: (V, P)."""
+    """Derivative (P, 3, 18 V) of least-squares points (P, 3) by the rig's parameters, NaN as above and where all views
+    look along one ray, and the points' own normal matrix (P, 3, 3) per squared px, whose inverse is their covariance
+    under 1 px of noise. seen: (V, P)."""
     width = len(RIG_PARAMETERS)
     by_rig = np.zeros((len(points), 3, width * len(rig)))
     normal = np.zeros((len(points), 3, 3))
@@ -203,6 +206,7 @@ def points_by_rig(points: Array, seen: NDArray[np.bool_], rig: CameraRig) -> tup
         normal += J_point @ np.swapaxes(J_point, -1, -2)
         by_rig[:, :, width * i : width * (i + 1)] = -J_point @ J
     solvable = np.isfinite(normal).all(axis=(1, 2)) & (seen.sum(axis=0) >= 2)
+    solvable[solvable] = np.linalg.det(normal[solvable]) > _ONE_RAY * np.trace(normal[solvable], axis1=1, axis2=2) ** 3
     by_rig[solvable] = np.linalg.solve(normal[solvable], by_rig[solvable])
     by_rig[~solvable] = np.nan
     return by_rig, normal

@@ -88,7 +88,8 @@ def plane_poses(plane: Array, flat: Array) -> tuple[Array, Array]:
     turn = _turn_to(np.concatenate((slant, np.ones((*slant.shape[:-1], 1))), axis=-1))
     B = turn[..., :2, :2] - slant[..., :, None] * turn[..., None, 2, :2]
     A = np.linalg.solve(B, J)
-    A /= np.linalg.norm(A, ord=2, axis=(-2, -1))[..., None, None]
+    squares, det = (A**2).sum(axis=(-2, -1)), A[..., 0, 0] * A[..., 1, 1] - A[..., 0, 1] * A[..., 1, 0]
+    A /= np.sqrt((squares + np.sqrt(np.maximum(squares**2 - 4 * det**2, 0.0))) / 2)[..., None, None]  # spectral norm
     rest = np.eye(2) - np.swapaxes(A, -1, -2) @ A
     last = np.sqrt(np.maximum(np.stack((rest[..., 0, 0], rest[..., 1, 1]), axis=-1), 0.0))
     last[..., 1] *= np.where(rest[..., 0, 1] < 0, -1.0, 1.0)
@@ -116,12 +117,12 @@ def _homography(plane: Array, flat: Array, weight: Array) -> Array:
     spread = np.sqrt(np.einsum("...n,...nx->...", weight, (flat - middle) ** 2))[..., None, None]
     source = np.concatenate((plane / scale, np.ones((*plane.shape[:-1], 1))), axis=-1)
     target = (flat - middle) / spread
-    rows = np.zeros((*target.shape, 9))
-    for i in range(2):
-        rows[..., i, 3 * i : 3 * i + 3] = source
-        rows[..., i, 6:] = -target[..., i, None] * source
-    rows = (np.sqrt(weight)[..., None, None] * rows).reshape(*weight.shape[:-1], 2 * weight.shape[-1], 9)
-    normal = np.swapaxes(rows, -1, -2) @ rows
+    factors = np.stack((np.ones_like(weight), -target[..., 0], -target[..., 1], (target**2).sum(axis=-1)), axis=-2)
+    moments = (factors * weight[..., None, :])[..., None, :] * np.swapaxes(source, -1, -2)[..., None, :, :]
+    blocks = (moments.reshape(*weight.shape[:-1], 12, -1) @ source).reshape(*weight.shape[:-1], 4, 3, 3)
+    normal = np.zeros((*weight.shape[:-1], 9, 9))
+    normal[..., :3, :3] = normal[..., 3:6, 3:6] = blocks[..., 0, :, :]
+    normal[..., 6:, :3], normal[..., 6:, 3:6], normal[..., 6:, 6:] = (blocks[..., i, :, :] for i in (1, 2, 3))
     H = np.linalg.eigh(normal)[1][..., :, 0].reshape(*normal.shape[:-2], 3, 3)
     H = np.concatenate((spread * H[..., :2, :] + np.swapaxes(middle, -1, -2) * H[..., 2:, :], H[..., 2:, :]), axis=-2)
     H[..., :2] /= scale
@@ -152,10 +153,10 @@ def _shift(plane: Array, flat: Array, weight: Array, R: Array) -> Array:
 def _on_one_line(points: Array, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(frames,) whether the seen ones (frames, n) of points (n, 3) on a board have no breadth."""
     weight = seen / np.maximum(seen.sum(axis=1, keepdims=True), 1)
-    mean = weight @ points[:, :2]
-    second = np.einsum("fn,ni,nj->fij", weight, points[:, :2], points[:, :2], optimize=True)
-    spread = np.linalg.eigvalsh(second - mean[:, :, None] * mean[:, None, :])
-    line: NDArray[np.bool_] = spread[:, 0] < 1e-6 * spread[:, 1]
+    x, y = (points[:, :2] - points[:, :2].mean(axis=0)).T
+    mx, my, xx, xy, yy = (weight @ np.stack((x, y, x * x, x * y, y * y), axis=1)).T
+    xx, xy, yy = xx - mx * mx, xy - mx * my, yy - my * my
+    line: NDArray[np.bool_] = ~(xx * yy - xy * xy > 1e-6 * (xx + yy) ** 2)  # the lesser over the greater variance
     return line
 
 

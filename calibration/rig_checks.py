@@ -291,7 +291,7 @@ def check_outlier_frames(fit: Linearised, numbers: NDArray[np.int64], least: flo
                 "outlier_frames", who,
                 f"sees the board elsewhere than the others in {len(odd)} frames, by up to {worst[who]:.1f} px: {shown}",
                 "look at these frames (a fast board, a dropped frame, a wrong detection); to leave them out, "
-                + leave_out_line(frames), float(len(odd)), 0.0, "frames", tuple(frames[who[0]]),
+                + leave_out_line(frames), float(len(odd)), 0.0, "frames", tuple(frames[who[0]]), worst[who] < SLIGHT_PX,
             )
         )  # fmt: skip
     return tuple(findings)

@@ -110,6 +110,22 @@ def test_few_common_frames(detections: BoardDetections) -> None:
             assert (findings[0].kind, findings[0].measured) == ("hardly_linked", 4.0)
 
 
+def test_common_frames_of_one_place() -> None:
+    grid = BOARD.object_points[:, :2] + 100
+    breadth = np.linalg.norm(np.ptp(grid, axis=0))
+    for step, weak in ((0.02, True), (0.2, False), (0.0, False)):  # a board that rests may be filmed at any time
+        corners = np.full((2, 20, BOARD.n_corners, 2), np.nan)
+        corners[:, :6] = grid + step * breadth * np.arange(6)[:, None, None] * [1.0, 0.0]
+        corners[0, 6:], corners[1, 5] = grid + 300, np.nan
+        sigma = np.where(np.isfinite(corners[..., 0]), 0.3, np.nan)
+        two = BoardDetections(
+            ("a", "b"), (BOARD,), np.full((2, 2), 640), np.arange(20), np.full(20, np.nan), corners, sigma,
+            np.zeros(BOARD.n_corners, dtype=np.int64),
+        )  # fmt: skip
+        findings = check_links(two)
+        assert [(f.kind, f.cameras, f.measured) for f in findings] == [("hardly_linked", ("a", "b"), 1.0)] * weak
+
+
 def test_two_groups_that_few_frames_tie(rng: np.random.Generator) -> None:
     corners = np.full((4, 43, BOARD.n_corners, 2), np.nan)
     grid = BOARD.object_points[:, :2] + 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -333,6 +334,12 @@ def test_an_exact_rig_adds_nothing_and_long_recordings_are_worked_off_in_parts()
     np.testing.assert_allclose(found[[2, 4999]], found[[0, 0]])
     assert np.isnan(found[1]).all()
     assert found[0].any()
+
+
+def test_one_camera_under_two_names_tells_nothing() -> None:
+    camera = ring(2).cameras[0]
+    rig = CameraRig((camera, replace(camera, name="copy")), "mm", np.eye(36))
+    assert np.isnan(rig_covariance_of_points(np.eye(3), np.ones((2, 3), bool), rig)).all()
 
 
 def test_covariance_is_that_of_the_linearised_pixels(rng: np.random.Generator) -> None:
