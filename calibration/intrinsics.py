@@ -38,6 +38,8 @@ WRONG_POSE = 2.0
 """rms error of a board, in the median of all, from which it may have been adjusted from the wrong pose."""
 WIDEST_PINHOLE = 1.4
 """rad from the axis to which a fisheye is imitated by a pinhole."""
+WIDE = 1.5
+"""Half of an image's diagonal over the focal length (113 degrees across) beyond which hardly any lens is a pinhole."""
 LEAST_GAIN = 0.02
 """Share of a block's held-out squared error that a less ordinary lens must save on the average,"""
 MOST_GAIN = 0.5
@@ -162,14 +164,20 @@ def refined_intrinsics(
 
 def _most_ordinary(alone: BoardDetections, view: str) -> tuple[_Fit, str]:
     """The fit of the lens to take, and why: the most ordinary one that none which fits better clearly beats on held-out
-    blocks of frames."""
+    blocks of frames. At angles that hardly any pinhole has a fisheye is more ordinary."""
     first: dict[Lens, _First] = {"pinhole": _first(alone, view, "pinhole")}
-    if _promised(first["pinhole"], alone, view) > LEAST_GAIN * first["pinhole"].loss:
+    wide = np.hypot(*first["pinhole"].found.size) / 2 > WIDE * first["pinhole"].found.parameters[:2].mean()
+    if wide or _promised(first["pinhole"], alone, view) > LEAST_GAIN * first["pinhole"].loss:
         fisheye = _first(alone, view, "fisheye")
         pinhole = _first(alone, view, "pinhole", _as_pinhole(fisheye.found, alone))
         first = {"pinhole": pinhole, "fisheye": fisheye, "rational": _first(alone, view, "rational", pinhole.found)}
-    chosen, least = LENSES[0], (1 - LEAST_GAIN) * first[LENSES[0]].loss
-    fits = {lens: _fitted(alone, own) for lens, own in first.items() if lens == chosen or own.loss < least}
+    order: tuple[Lens, ...] = ("fisheye", "pinhole", "rational") if wide else LENSES
+    own, least = order[0], (1 - LEAST_GAIN) * first[order[0]].loss
+    fits = {
+        lens: _fitted(alone, first[lens])
+        for lens in order
+        if lens in first and (lens == own or first[lens].loss < least)
+    }
     nothing = np.finfo(float).tiny  # one Gauss-Newton step may promise less than no error of a block
     errors = {lens: np.maximum(fit.noise**2 * fit.spread.held_out, nothing) for lens, fit in fits.items()}
     chosen = next(lens for lens in fits if not any(_beats(errors[other], errors[lens]) for other in fits))
