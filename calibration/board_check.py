@@ -16,7 +16,8 @@ from calibration.dictionaries import DICTIONARIES
 from calibration.errors import InputError
 
 __all__ = [
-    "MeasuredBoard", "edge_blur", "measure_board", "mirrored_share", "refuse_other_board", "told_of_no_board",
+    "MeasuredBoard", "edge_blur", "first_of_markers", "measure_board", "mirrored_share", "refuse_other_board",
+    "told_of_no_board",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -94,6 +95,37 @@ def refuse_other_board(images: Iterable[Array], board: Board, pattern: Pattern) 
         f"board: expected {board.columns} x {board.rows} squares, as in board.toml, got another board: {told} (in "
         f"{measured.images} pictures); write columns = {measured.columns}{rows}, or film the board that is described"
     )
+
+
+def first_of_markers(images: Iterable[Array], board: Board, pattern: Pattern) -> tuple[int, int]:
+    """The first marker of a board's side, and its rows, as far as gray pictures show it; the described ones where they
+    do not tell of others."""
+    start = max(0, board.first_marker - board.n_markers)
+    most = board.first_marker + 2 * board.n_markers - start
+    seen = []
+    for gray in images:
+        shown = 255 - gray if pattern.inverted else gray
+        markers, ids = find_markers(shown, board.dictionary, most, first=start)
+        if len(ids) >= LEAST_MARKERS and np.unique(ids).size == len(ids):
+            seen.append((markers, ids))
+    if not seen:
+        return board.first_marker, board.rows
+
+    def misfit(first: int) -> float:
+        fits = []
+        for markers, ids in seen:
+            own = ids >= first
+            there = [_misfit(markers[own], ids[own] - first, board.columns, white) for white in (True, False)]
+            fits.append(min(off for off, _ in there) if own.sum() >= LEAST_MARKERS else np.inf)
+        return float(np.median(fits))
+
+    last, first = max(int(ids.max()) for _, ids in seen), min(int(ids.min()) for _, ids in seen)
+    told, other = misfit(board.first_marker), misfit(first)
+    if not (other < FITS and (first < board.first_marker or other < told / CLEARLY)):
+        first = board.first_marker
+    if min(told, other) > FITS:
+        return board.first_marker, board.rows
+    return first, max(board.rows, 2 * (last - first) // board.columns + 1)
 
 
 def mirrored_share(images: Iterable[Array], board: Board, pattern: Pattern) -> float:

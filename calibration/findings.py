@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 __all__ = ["Finding"]
 
-LIMITS = ("blurred", "clipped_coverage", "focal_unknown", "outlier_frames", "rejected_corners", "unseen_board",
-          "wrong_marker_length")  # fmt: skip
+LIMITS = ("blurred", "clipped_coverage", "focal_unknown", "other_markers", "outlier_frames", "rejected_corners",
+          "unseen_board", "wrong_marker_length")  # fmt: skip
 """Kinds that limit what a rig is good for, and do not make it wrong."""
 
 

@@ -137,17 +137,21 @@ def check_frozen(detections: BoardDetections) -> tuple[Finding, ...]:
 
 
 def check_boards(detections: BoardDetections) -> tuple[Finding, ...]:
-    """Boards that are described and found nowhere."""
-    seen = np.asarray(np.isfinite(detections.corners[..., 0]).any(axis=(0, 1)))
-    index, boards = np.asarray(detections.board_index), detections.boards
-    return tuple(
-        Finding(
-            "unseen_board", (), f"number {b + 1} of {len(boards)}, {board.columns} x {board.rows} squares, is found in "
-            "no image", "film it, or take it out of board.toml",
-        )
-        for b, board in enumerate(boards)
-        if not seen[index == b].any()
-    )  # fmt: skip
+    """Boards that are described and found nowhere, whole or with their last rows."""
+    seen = np.asarray(np.isfinite(detections.corners[..., 0]).sum(axis=(0, 1)))
+    index, boards, found = np.asarray(detections.board_index), detections.boards, []
+    for b, board in enumerate(boards):
+        told = f"number {b + 1} of {len(boards)}, {board.columns} x {board.rows} squares, is found in no image"
+        front = seen[index == b][: (board.rows - 1) * (board.columns - 1)].reshape(board.rows - 1, -1)
+        lost = int((np.cumsum(front.sum(axis=1)[::-1]) == 0).sum())
+        if not seen[index == b].any():
+            found.append(Finding("unseen_board", (), told, "film it, or take it out of board.toml"))
+        elif lost and front[: len(front) - lost].min() >= LEAST_LINKS:
+            rows = board.rows - lost
+            told = f"corners beside its last row{'s' * (lost > 1)} of squares ({lost}) are found in no image"
+            remedy = f"is it the board that was filmed? Write rows = {rows}, or film it whole"
+            found.append(Finding("unseen_board", (), told, remedy, rows, board.rows, "rows"))
+    return tuple(found)
 
 
 def check_links(detections: BoardDetections) -> tuple[Finding, ...]:

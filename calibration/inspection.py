@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.board import Board, BoardDetections, Pattern
-from calibration.board_check import edge_blur, measure_board
+from calibration.board_check import edge_blur, first_of_markers, measure_board
 from calibration.findings import Finding
 from calibration.footage import Footage, open_footage
 
@@ -64,12 +64,16 @@ def inspect_footage(sources: Mapping[str, str | Path], detections: BoardDetectio
 def _markers(pictures: list[Array], board: Board) -> tuple[Finding, ...]:
     if not board.marker_length:
         return ()
-    measured = measure_board(pictures, board, Pattern()) or measure_board(pictures, board, Pattern(inverted=True))
+    ways = (Pattern(), Pattern(inverted=True))
+    measured = measure_board(pictures, board, ways[0]) or measure_board(pictures, board, ways[1])
+    shown = [first_of_markers(pictures, board, pattern) for pattern in ways]
+    others = next((found for one in shown if (found := _others(*one, board))), ())
     share = board.marker_length / board.square_length
     if measured is None or abs(measured.marker_share / share - 1) < MARKER_TOLERANCE:
-        return ()
+        return others
     length = measured.marker_share * board.square_length
     return (
+        *others,
         Finding(
             "wrong_marker_length", (),
             f"its markers are about {measured.marker_share:.2f} of a square wide, not {share:.2f}",
@@ -77,6 +81,21 @@ def _markers(pictures: list[Array], board: Board) -> tuple[Finding, ...]:
             "is wrong, and with it all lengths", measured.marker_share, share, "squares",
         ),
     )  # fmt: skip
+
+
+def _others(first: int, rows: int, board: Board) -> tuple[Finding, ...]:
+    """What is said of a board whose markers begin elsewhere, or that has more rows than described."""
+    remedy = "correct board.toml: corners beside unknown markers are lost"
+    found = []
+    if first != board.first_marker:
+        message = f"its markers lie as if the first one were number {first}, not {board.first_marker}"
+        found.append(
+            Finding("other_markers", (), message, f"{remedy}; first_marker = {first}", first, board.first_marker)
+        )
+    if rows != board.rows:
+        message = f"it has {rows} rows of squares or more, not {board.rows}"
+        found.append(Finding("other_markers", (), message, f"{remedy}; rows = {rows}", rows, board.rows, "rows"))
+    return tuple(found)
 
 
 def _telling(detections: BoardDetections, view: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -99,7 +99,10 @@ def save_rig(path: str | os.PathLike[str], rig: CameraRig, format: str | None = 
     path = Path(path)
     told = format or _WRITTEN_SUFFIX.get(path.suffix.lower())
     if told is None:
-        raise InputError(f"{path}: the suffix names no format; use {', '.join(_WRITTEN_SUFFIX)} or give format=")
+        raise InputError(
+            f"{path}: the suffix names no format; use {', '.join(_WRITTEN_SUFFIX)}, or give format= "
+            "(pose3d convert --to)"
+        )
     if told not in WRITABLE_RIGS:
         raise InputError(f"{path}: cannot write rig format '{told}'; {nearest_name(told, WRITABLE_RIGS)}")
     WRITABLE_RIGS[told](path, rig)
@@ -141,4 +144,6 @@ def _told_format(path: Path) -> str:
             return "caliscope"
         return "pose2sim" if is_pose2sim(tables) else "calibration"
     listed = "; ".join(f"{name}: {what}" for name, what in READABLE_RIGS.items())
-    raise InputError(f"{path}: not a rig's format that is known from its content; give format= ({listed})")
+    raise InputError(
+        f"{path}: not a rig's format that is known from its content; give format=, or pose3d convert --from ({listed})"
+    )

@@ -120,7 +120,10 @@ def save_poses(path: str | os.PathLike[str], poses: Poses, format: str | None = 
     path = Path(path)
     told = format or _WRITTEN_SUFFIX.get(path.suffix.lower())
     if told is None:
-        raise InputError(f"{path}: the suffix names no format; use {', '.join(_WRITTEN_SUFFIX)} or give format=")
+        raise InputError(
+            f"{path}: the suffix names no format; use {', '.join(_WRITTEN_SUFFIX)}, or give format= "
+            "(pose3d convert --to)"
+        )
     if told not in WRITABLE:
         raise InputError(f"{path}: cannot write format '{told}'; {nearest_name(told, WRITABLE)}")
     return WRITABLE[told](path, poses) or (path,)
@@ -173,7 +176,9 @@ def _told_format(path: Path) -> str:
             if any("pandas_type" in file[name].attrs for name in file):
                 return "deeplabcut"
     listed = "; ".join(f"{name}: {what}" for name, what in READABLE.items())
-    raise InputError(f"{path}: not a format that is known from its content; give format= ({listed})")
+    raise InputError(
+        f"{path}: not a format that is known from its content; give format=, or pose3d convert --from ({listed})"
+    )
 
 
 def _onto_skeleton(poses: Poses, skeleton: Skeleton, path: Path) -> Poses:

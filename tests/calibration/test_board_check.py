@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from calibration.board import Board, Pattern
-from calibration.board_check import edge_blur, measure_board, mirrored_share, refuse_other_board
+from calibration.board_check import edge_blur, first_of_markers, measure_board, mirrored_share, refuse_other_board
 from calibration.errors import InputError
 from calibration.synthetic import board_motion, render_board, ring_rig
 
@@ -51,6 +51,16 @@ def test_another_board_is_told_under_a_wrong_pattern_too(pictures: list[np.ndarr
     """What board.toml says also decided which pattern was thought to be seen."""
     with pytest.raises(InputError, match="columns and rows are exchanged"):
         refuse_other_board(pictures, Board(6, 8, 40.0, 30.0, "DICT_4X4_50"), Pattern(legacy=True))
+
+
+@pytest.mark.parametrize(
+    ("first", "rows", "told"), [(0, 6, (0, 6)), (0, 5, (0, 6)), (0, 7, (0, 7)), (1, 6, (0, 6)), (2, 5, (0, 6))]
+)
+def test_other_markers_than_described(pictures: list[np.ndarray], first: int, rows: int, told: tuple[int, int]) -> None:
+    """The markers tell where they begin, and of rows that are not described; not of rows that are not there."""
+    described = Board(8, rows, 40.0, 30.0, "DICT_4X4_100", first_marker=first)
+    assert first_of_markers(pictures, described, PLAIN) == told
+    assert first_of_markers([np.full((480, 640), 90, np.uint8)], described, PLAIN) == (first, rows)
 
 
 def test_mirrored_pictures_show_the_board_once_turned(pictures: list[np.ndarray]) -> None:

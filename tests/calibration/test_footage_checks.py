@@ -74,6 +74,22 @@ def test_a_board_that_is_found_nowhere_is_told(detections: BoardDetections) -> N
     assert check_boards(detections) == ()
 
 
+def test_rows_that_are_never_found_are_told(detections: BoardDetections) -> None:
+    (board,) = detections.boards
+    taller = replace(board, rows=board.rows + 2)
+    more = ((0, 0), (0, 0), (0, taller.n_corners - board.n_corners))
+    described = replace(
+        detections,
+        boards=(taller,),
+        corners=np.pad(detections.corners, (*more, (0, 0)), constant_values=np.nan),
+        sigma=np.pad(detections.sigma, more, constant_values=np.nan),
+        board_index=np.zeros(taller.n_corners, dtype=np.int64),
+    )
+    (found,) = check_boards(described)
+    assert (found.kind, found.measured, found.expected) == ("unseen_board", board.rows, taller.rows)
+    assert f"Write rows = {board.rows}" in found.remedy
+
+
 def test_one_video_under_two_names(detections: BoardDetections, rng: np.random.Generator) -> None:
     corners = detections.corners.copy()
     corners[2] = corners[0] + 0.2 * rng.normal(size=corners[0].shape)  # compressed anew

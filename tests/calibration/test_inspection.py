@@ -66,6 +66,12 @@ def test_markers_of_another_size(footage: dict[str, Path]) -> None:
     assert finding.expected == 0.5
 
 
+def test_more_rows_than_described(footage: dict[str, Path]) -> None:
+    (finding,) = inspect_footage(footage, detect_boards(footage, Board(5, 3, 60.0, 45.0, "DICT_4X4_50")))
+    assert (finding.kind, finding.grave) == ("other_markers", False)
+    assert finding.remedy.endswith("rows = 4")
+
+
 def test_detection_refuses_other_and_mirrored_boards(footage: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="columns and rows are exchanged"):
         detect_boards(footage, Board(4, 5, 60.0, 45.0, "DICT_4X4_50"))

@@ -183,7 +183,9 @@ def test_errors_say_what_to_do(tmp_path: Path, samples: dict[str, Path]) -> None
     with pytest.raises(InputError, match="expected a calibration file, found none; check the path"):
         load_rig(tmp_path / "none.toml")
     (tmp_path / "a.yml").write_text("- 1\n- 2\n")
-    with pytest.raises(InputError, match=r"a\.yml: not a rig's format .* give format= \(calibration: our"):
+    with pytest.raises(
+        InputError, match=r"a\.yml: not a rig's format .* give format=, or pose3d convert --from \(calibration: our"
+    ):
         load_rig(tmp_path / "a.yml")
     with pytest.raises(InputError, match=r"found none; check|not a rig's format"):
         load_rig(tmp_path)
