@@ -50,10 +50,16 @@ def calibration_page(calibration: Calibration) -> str:
     report, rig, detections = calibration.report, calibration.rig, calibration.detections
     residuals = corner_residuals(rig, calibration.board_R, calibration.board_t, detections)
     views = [list(detections.view_names).index(name) for name in rig.names]
+    sizes = [camera.intrinsics.size for camera in rig]
+    means = [_cell_means(detections.corners[views[v]], residuals[v], size) for v, size in enumerate(sizes)]
+    longest = max(
+        float(np.nanmax(np.linalg.norm(m, axis=1), initial=0.0)) / s[0] for m, s in zip(means, sizes, strict=True)
+    )
+    longer = _round_length(1.5 / FIELD[0] / max(longest, 1e-6))
     figures = []
-    for v, name in enumerate(rig.names):
-        xy, size = detections.corners[views[v]], rig.cameras[v].intrinsics.size
-        figures.append(f"<div>{_coverage(name, xy, size)}{_field(name, xy, residuals[v], size)}</div>")
+    for v, (name, size) in enumerate(zip(rig.names, sizes, strict=True)):
+        xy = detections.corners[views[v]]
+        figures.append(f"<div>{_coverage(name, xy, size)}{_field(name, means[v], size, longer)}</div>")
     parts = [
         f'<div class="verdict{" look" if report.findings else ""}">{escape(report.verdict)}</div>',
         _findings(report.findings),
@@ -169,29 +175,32 @@ def _coverage(name: str, xy: Array, size: tuple[int, int]) -> str:
     )
 
 
-def _field(name: str, xy: Array, residuals: Array, size: tuple[int, int]) -> str:
-    """Mean residual (projected - measured) of every cell, as lines from its middle, so long that they can be seen."""
-    scale = PICTURE / size[0]
+def _cell_means(xy: Array, residuals: Array, size: tuple[int, int]) -> Array:
+    """(cells, 2) px, mean residual (projected - measured) of the corners in every cell of FIELD, row by row; NaN where
+    there are few."""
     seen = np.isfinite(residuals).all(axis=-1)
-    place, off = xy[seen], residuals[seen]
-    cell = np.clip(((place + 0.5) / size * FIELD).astype(int), 0, np.array(FIELD) - 1)
+    cell = np.clip(((xy[seen] + 0.5) / size * FIELD).astype(int), 0, np.array(FIELD) - 1)
     flat = cell[:, 1] * FIELD[0] + cell[:, 0]
+    off = np.clip(residuals[seen], -LONGEST_PX, LONGEST_PX)
     count = np.bincount(flat, minlength=FIELD[0] * FIELD[1])
-    sums = [np.bincount(flat, np.clip(off[:, i], -LONGEST_PX, LONGEST_PX), minlength=len(count)) for i in range(2)]
-    mean = np.stack(sums, axis=1) / np.maximum(count, 1)[:, None]
-    length = np.linalg.norm(mean, axis=1)
-    longest = float(length[count >= LEAST_IN_CELL].max(initial=0.0))
-    exaggerated = _round_length(1.5 * PICTURE / FIELD[0] / scale / max(longest, 1e-3))
+    sums = np.stack([np.bincount(flat, off[:, i], minlength=len(count)) for i in range(2)], axis=1)
+    return np.where(count[:, None] >= LEAST_IN_CELL, sums / np.maximum(count, 1)[:, None], np.nan)
+
+
+def _field(name: str, means: Array, size: tuple[int, int], longer: float) -> str:
+    """Mean residuals of the cells as lines from their middles, so much longer, in all cameras' pictures alike."""
+    scale = PICTURE / size[0]
     parts = [svg.rectangle(0, 0, PICTURE, size[1] * scale, "#f7f7f7", "#999")]
-    for i in np.flatnonzero(count >= LEAST_IN_CELL):
+    for i in np.flatnonzero(np.isfinite(means[:, 0])):
         row, column = divmod(int(i), FIELD[0])
         x = (column + 0.5) * PICTURE / FIELD[0]
         y = (row + 0.5) * size[1] * scale / FIELD[1]
-        dx, dy = mean[i] * scale * exaggerated
+        dx, dy = means[i] * scale * longer
         parts += [svg.line(x, y, x + dx, y + dy, "#d55e00", 1.6), svg.circle(x, y, 1.6, "#333")]
+    longest = float(np.nanmax(np.linalg.norm(means, axis=1), initial=0.0))
     return _figure(
         svg.drawing(PICTURE, size[1] * scale, parts, title=f"mean residuals of {name}"),
-        f"{name}: mean residuals, {exaggerated:g} times as long; the longest is {longest:.2f} px",
+        f"{name}: mean residuals, {longer:g} times as long; the longest is {longest:.2f} px",
     )
 
 
