@@ -383,11 +383,11 @@ def check_squares(squares: Sequence[SquareReport], placed: Placed) -> tuple[Find
     for b, s in enumerate(squares):
         seen = placed.seen[:, placed.board == b]
         both = np.argwhere(seen.sum(axis=0) >= 2)
-        if not len(both):
-            continue
         pose, corner = both[:: max(1, len(both) // SAMPLE)].T
         points = placed.world[placed.board == b][pose, corner]
-        normal = points_by_rig(points, seen[:, pose, corner], placed.rig)[1]
+        normal = [n for n in points_by_rig(points, seen[:, pose, corner], placed.rig)[1] if np.isfinite(n).all()]
+        if not normal:
+            continue
         spread = np.trace(np.linalg.pinv(normal, hermitian=True), axis1=1, axis2=2) * placed.noise.mean() ** 2
         lengthened = float(spread.mean()) / s.nominal**2
         if s.mean / s.nominal - 1 > MOST_SCALE_ERROR + lengthened or s.mean / s.nominal - 1 < -MOST_SCALE_ERROR:
