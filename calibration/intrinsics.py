@@ -19,7 +19,7 @@ from calibration.camera import Camera, Intrinsics, pixels_from_camera, rays_from
 from calibration.determination import LEAST_BLOCKS, Spread, corner_losses, corner_noise, intrinsic_spread
 from calibration.errors import InputError, nearest_name
 from calibration.lenses import LENSES, Lens, free_parameters, lens_of, prior_intrinsics
-from calibration.planar import board_views
+from calibration.planar import board_views, board_views_by_lens
 from calibration.rig import CameraRig
 from calibration.solver import SolverOptions, schur_reduced
 from calibration.transforms import apply
@@ -201,7 +201,7 @@ def _first(alone: BoardDetections, view: str, lens: Lens, like: Intrinsics | Non
             starts.append(replace(prior[0], K=K))
     some = np.linspace(0, len(alone.frame) - 1, min(len(alone.frame), START_BOARDS)).round().astype(int)
     few = _frames(alone, some, alone.corners[0, some])
-    errors = [np.nan_to_num(board_views(few, view, start).error[..., 0], nan=np.inf) for start in starts]
+    errors = [np.nan_to_num(views.error[..., 0], nan=np.inf) for views in board_views_by_lens(few, view, starts)]
     start = starts[int(np.argmin([np.median(error) for error in errors]))]
     for _ in range(2):  # a board that began in the wrong one of its two poses begins in the right one then
         result, options = _adjusted(alone, start, prior, 1.0, 1.0)

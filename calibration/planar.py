@@ -6,6 +6,7 @@ which one is true is for the other views or the sequence to say. A second pose t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from calibration.transforms import apply, compose, skew
 if TYPE_CHECKING:
     from calibration.board import BoardDetections
 
-__all__ = ["MIN_CORNERS", "BoardViews", "board_views", "plane_poses"]
+__all__ = ["MIN_CORNERS", "BoardViews", "board_views", "board_views_by_lens", "plane_poses"]
 
 Array = NDArray[np.float64]
 
@@ -48,8 +49,14 @@ class BoardViews:
 def board_views(detections: BoardDetections, view: str, intrinsics: Intrinsics) -> BoardViews:
     """The poses of every board that the camera `view` sees with at least `MIN_CORNERS` corners not on one line, by the
     side of which it sees more."""
-    xy = np.asarray(detections.corners[list(detections.view_names).index(view)], dtype=np.float64)
-    rays = rays_from_pixels(xy, intrinsics)
+    return board_views_by_lens(detections, view, (intrinsics,))[0]
+
+
+def board_views_by_lens(detections: BoardDetections, view: str, lenses: Sequence[Intrinsics]) -> list[BoardViews]:
+    """As above, if the camera had each of these lenses."""
+    seen_by = np.asarray(detections.corners[list(detections.view_names).index(view)], dtype=np.float64)
+    n, xy = len(seen_by), np.tile(seen_by, (len(lenses), 1, 1))
+    rays = np.concatenate([rays_from_pixels(seen_by, lens) for lens in lenses])
     shape = (len(xy), len(detections.boards))
     R, t, error = np.full((*shape, 2, 3, 3), np.nan), np.full((*shape, 2, 3), np.nan), np.full((*shape, 2), np.nan)
     n_corners = np.zeros(shape, dtype=np.int64)
@@ -65,10 +72,14 @@ def board_views(detections: BoardDetections, view: str, intrinsics: Intrinsics) 
         pose_R, pose_t = plane_poses(points[:, :2], flat[rows])
         pose_t -= points[:, 2].mean() * pose_R[..., 2]
         R[rows, board], t[rows, board] = compose(turn[rows, None], 0.0, pose_R, pose_t)
-        pixels = pixels_from_camera(apply(R[rows, board], t[rows, board], points), intrinsics)
+        there = np.split(
+            apply(R[rows, board], t[rows, board], points), np.searchsorted(rows, n * np.arange(1, len(lenses)))
+        )
+        pixels = np.concatenate([pixels_from_camera(own, lens) for own, lens in zip(there, lenses, strict=True)])
         squared = np.where(seen[rows, None], ((pixels - xy[rows][:, None, corners]) ** 2).sum(axis=-1), 0.0)
         error[rows, board] = np.sqrt(squared.sum(axis=-1) / count[rows, None])
-    return _sorted_by_error(R, t, error, n_corners)
+    parts = [slice(n * i, n * i + n) for i in range(len(lenses))]
+    return [_sorted_by_error(R[part], t[part], error[part], n_corners[part]) for part in parts]
 
 
 def plane_poses(plane: Array, flat: Array) -> tuple[Array, Array]:
