@@ -196,8 +196,9 @@ def board_system(
     detections: BoardDetections,
     options: BundleOptions | None = None,
 ) -> SchurSystem:
-    """The normal equations of `adjust_boards` at the cameras and board poses given: cameras as a, one block b per
-    board pose."""
+    """The normal equations of `adjust_boards` at the cameras and board poses given: cameras as a (18 parameters each,
+    with clocks 20), one block b of 6 per board pose. boards_R (frames, boards, 3, 3), boards_t (frames, boards, 3), or
+    without the axis of boards; NaN where there is none."""
     return board_systems(rig, boards_R, boards_t, detections, [np.arange(len(np.asarray(boards_t)))], options)[0]
 
 
@@ -209,7 +210,7 @@ def board_systems(
     parts: Sequence[NDArray[np.intp]],
     options: BundleOptions | None = None,
 ) -> list[SchurSystem]:
-    """`board_system` of the boards in some of the frames, for each part, whose frames rise."""
+    """`board_system` of the boards in some of the frames, for each part: rows (n,) of boards_R, which rise."""
     options = options or BundleOptions()
     boards_R, boards_t = np.asarray(boards_R, dtype=np.float64), np.asarray(boards_t, dtype=np.float64)
     boards_R, boards_t = boards_R.reshape(len(boards_R), -1, 3, 3), boards_t.reshape(len(boards_t), -1, 3)
@@ -224,7 +225,7 @@ def board_systems(
 
 
 def _part(corners: _Corners, clocks: _Clocks, frames: NDArray[np.intp]) -> tuple[_Corners, _Clocks]:
-    """The blocks and poses of some frames; the corners stay where they are."""
+    """The blocks and poses of some frames, rows (n,) of the boards' poses; the corners stay where they are."""
     poses = np.flatnonzero(np.isin(corners.pose[0], frames))
     block = corners.block[np.isin(corners.block[:, 0], poses)]
     block[:, 0] = np.searchsorted(poses, block[:, 0])
