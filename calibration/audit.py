@@ -31,6 +31,7 @@ from calibration.rig_checks import (
     worth_fitting,
 )
 from calibration.scores import Placed
+from calibration.timing import odd_ones_out, pair_delays
 
 if TYPE_CHECKING:
     pass
@@ -78,10 +79,12 @@ def audit(
         lost = report.n_rejected + report.n_unplaced > MOST_LOST * (report.n_corners + report.n_unplaced)
         gross = lost or any(report.camera(name).noise > MOST_MISFIT * noise[name] for name in rig.names)
         lenses = [rig[name].intrinsics if lens is None else lens.intrinsics for name, lens in own.items()]
-        late = check_late(detections, lenses) if gross else ()
+        pairs = pair_delays(detections, lenses) if gross else {}
         boards = with_lost_boards(rig, result.board_R, result.board_t, usable)
         placed = Placed.of(rig, *boards, usable, scatter)
-        findings += late or _explained(placed, detections, usable, known, alone)
+        odd = tuple(detections.view_names[v] for v in odd_ones_out(pairs, len(rig)))
+        late = check_late(detections.view_names, pairs)
+        findings += late or _of_the_odd(odd, _explained(placed, detections, usable, known, alone))
     if not any(finding.kind == "wrong_board_geometry" for finding in findings):
         findings += check_stretched(alone.values())
     findings += check_collapsed(rig, np.asarray(precision.middle))
@@ -90,6 +93,8 @@ def audit(
     findings = [f for f in findings if f.kind not in LIKE_A_LENS or not vague & set(f.cameras)]
     mistakes = {f.kind for f in findings if f.kind in BOARD or f.grave} - {"hardly_linked"}
     findings += check_cameras(report.cameras, noise, mistakes)
+    wrong = {name for f in findings if f.kind == "out_of_sync" and f.grave for name in f.cameras}
+    findings = [f for f in findings if not (f.kind == "out_of_sync" and f.slight and wrong & set(f.cameras))]
     if any(camera.offset for camera in report.cameras):  # corners between frames are known a little less well
         findings = [f for f in findings if not (f.slight and f.kind in UNEVEN)]
     if any(camera.reason for camera in report.cameras):
@@ -129,6 +134,22 @@ def _explained(
         again, _ = explain(rest, *freedom(rig, known.options()), frames, given)
         findings = [describe(one, rest, detections) for one in again]
     return findings + list(odd)
+
+
+def _of_the_odd(odd: tuple[str, ...], findings: list[Finding]) -> list[Finding]:
+    """What is said of the camera that agrees with no other, while these agree with each other: all blame is its own."""
+    own = [finding for finding in findings if not odd or not finding.cameras or set(odd) & set(finding.cameras)]
+    if odd and not any(finding.grave and finding.cameras for finding in own):
+        own.append(
+            Finding(
+                "out_of_sync", odd,
+                "what it shows goes with what the others show at no delay: dropped frames, another frame rate, or "
+                "another recording",
+                "look at its video beside another one; give timestamps under [sync_calibration] and [sync], or film "
+                "again",
+            )
+        )  # fmt: skip
+    return own
 
 
 def _own(detections: BoardDetections, name: str) -> IntrinsicsEstimate | None:

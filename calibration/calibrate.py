@@ -38,6 +38,8 @@ LEAST_NOISE_PX = 0.05
 """Corners are not taken to be better than this when misdetections are told from noise."""
 LEAST_IN_STEP = 0.95
 """Share of the corners that fit once the cameras are taken to have been late: below, that is not what was wrong."""
+MOST_LEFT = 0.7
+"""Of the corners' scatter as if in step: what may be left with clocks where it is not explained by noise."""
 FRAMES_PER_S = 30.0
 """Taken where no times are known; clocks are told in frames then."""
 MOST_MISFIT = 1.5
@@ -232,7 +234,11 @@ def _in_step(
             start = clocks.rig, clocks.board_R, clocks.board_t
             kept, robust = _without_misdetections(clocks.detections, start, alone, options)
             n_kept, n_seen = (np.isfinite(found.corners).sum() for found in (kept, clocks.detections))
-            if n_kept > LEAST_IN_STEP * n_seen:
+            fits = n_kept > LEAST_IN_STEP * n_seen
+            if fits and _unexplained(kept, robust, alone):
+                plain = plain or _without_misdetections(detections, first, alone, options)
+                fits = _scatter(kept, robust) < MOST_LEFT * _scatter(*plain)
+            if fits:
                 return clocks.detections, start, kept, robust, clocks
     return detections, first, *(plain or _without_misdetections(detections, first, alone, options)), None
 
@@ -240,11 +246,20 @@ def _in_step(
 def _unexplained(kept: BoardDetections, robust: Start, alone: Mapping[str, IntrinsicsEstimate]) -> bool:
     """Whether the corners that cameras share scatter more in the rig than in each camera's own images, or nothing is
     known of these."""
-    shared = np.isfinite(kept.corners[..., 0]).any(axis=2).sum(axis=0) > 1
-    scatter = dict(zip(kept.view_names, corner_residuals(*robust, kept)[:, shared], strict=True))
+    scatter = dict(zip(kept.view_names, _shared_residuals(kept, robust), strict=True))
     return any(
         name not in alone or corner_noise(view) > MOST_MISFIT * alone[name].noise for name, view in scatter.items()
     )
+
+
+def _scatter(kept: BoardDetections, robust: Start) -> float:
+    return corner_noise(_shared_residuals(kept, robust))
+
+
+def _shared_residuals(kept: BoardDetections, robust: Start) -> Array:
+    """(views, frames, corners, 2) px, in the frames in which several cameras see a board."""
+    shared = np.isfinite(kept.corners[..., 0]).any(axis=2).sum(axis=0) > 1
+    return corner_residuals(*robust, kept)[:, shared]
 
 
 def _held_out(kept: BoardDetections, detections: BoardDetections, result: BundleResult, known: Knowledge) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from calibration.board import BoardDetections
-from calibration.camera import Intrinsics, project_jacobian
+from calibration.camera import project_jacobian
 from calibration.explanations import Explained, velocity
 from calibration.findings import Finding
 from calibration.geometry import points_by_rig
@@ -19,7 +19,7 @@ from calibration.planar import MIN_CORNERS, board_views
 from calibration.report import CameraReport, SquareReport
 from calibration.rig import CameraRig
 from calibration.scores import Linearised, Placed
-from calibration.timing import whole_delays
+from calibration.timing import Pairs, whole_delays
 from calibration.transforms import apply, compose, invert
 
 __all__ = [
@@ -194,12 +194,12 @@ def _shape(found: Explained, placed: Placed) -> Finding:
     )  # fmt: skip
 
 
-def check_late(detections: BoardDetections, lenses: Sequence[Intrinsics]) -> tuple[Finding, ...]:
-    """Cameras that are late by many frames. lenses: of the views, roughly."""
-    names, delays = detections.view_names, whole_delays(detections, lenses)
+def check_late(names: Sequence[str], pairs: Pairs) -> tuple[Finding, ...]:
+    """Cameras, by name in the order of the views, that are late by many frames. pairs: of views."""
+    delays = whole_delays(pairs, len(names))
     delays = np.where(np.abs(delays) < MANY_FRAMES, 0, delays)
     if len(names) == 2 and delays.any():
-        return (_late(names[::-1], float(delays[1])),)
+        return (_late((names[1], names[0]), float(delays[1])),)
     return tuple(_late((name,), float(late)) for name, late in zip(names, delays, strict=True) if late)
 
 

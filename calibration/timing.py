@@ -17,9 +17,11 @@ from calibration.camera import Intrinsics
 from calibration.planar import BoardViews, board_views
 from calibration.transforms import apply, similarity
 
-__all__ = ["pair_delay", "whole_delays"]
+__all__ = ["Pairs", "odd_ones_out", "pair_delay", "pair_delays", "whole_delays"]
 
 Array = NDArray[np.float64]
+Pairs = dict[tuple[int, int], tuple[int | None, float]]
+"""Of two views: the delay of the second, None where it is not clear, and px by which boards disagree as they are."""
 
 MOST_SHIFT, LEAST_COMMON = 60, 10
 """Frames tried either way, and boards that both cameras must then see."""
@@ -29,23 +31,27 @@ what they do with most delays, and of how far the board travels in the image; an
 ROUNDS = 5
 
 
-def whole_delays(detections: BoardDetections, intrinsics: Sequence[Intrinsics]) -> NDArray[np.int64]:
-    """(views,) frames by which each camera is late, 0 for most; by pairs of cameras, the most common delay being 0.
-
-    intrinsics: of the views in order, roughly.
-    """
+def pair_delays(detections: BoardDetections, intrinsics: Sequence[Intrinsics]) -> Pairs:
+    """`pair_delay` of all pairs of views. intrinsics: of the views in order, roughly."""
     names = detections.view_names
     views = [board_views(detections, name, lens) for name, lens in zip(names, intrinsics, strict=True)]
     ends = np.stack([b.sides[0].object_points[[0, -1, b.columns - 2, 1 - b.columns]] for b in detections.boards])
+    return {
+        (a, b): pair_delay(views[a], views[b], ends, float(intrinsics[b].parameters[:2].mean()))
+        for a, b in combinations(range(len(names)), 2)
+    }
+
+
+def whole_delays(pairs: Pairs, views: int) -> NDArray[np.int64]:
+    """(views,) frames by which each camera is late, 0 for most; by pairs of cameras, the most common delay being 0."""
     later: dict[tuple[int, int], int] = {}
-    for a, b in combinations(range(len(names)), 2):
-        shift = pair_delay(views[a], views[b], ends, float(intrinsics[b].parameters[:2].mean()))
+    for (a, b), (shift, _) in pairs.items():
         if shift is not None:
             later[a, b], later[b, a] = shift, -shift
-    delay = np.zeros(len(names), dtype=np.int64)
-    for _ in range(len(names)):
-        for v in range(len(names)):
-            votes = [delay[u] + later[u, v] for u in range(len(names)) if (u, v) in later]
+    delay = np.zeros(views, dtype=np.int64)
+    for _ in range(views):
+        for v in range(views):
+            votes = [delay[u] + later[u, v] for u in range(views) if (u, v) in later]
             if votes:
                 values, counts = np.unique(votes, return_counts=True)
                 delay[v] = values[np.argmax(counts)]
@@ -53,9 +59,19 @@ def whole_delays(detections: BoardDetections, intrinsics: Sequence[Intrinsics]) 
     return delay - values[np.argmax(counts)] if counts.max() > 1 else delay - delay[0]
 
 
-def pair_delay(a: BoardViews, b: BoardViews, ends: Array, focal: float) -> int | None:
+def odd_ones_out(pairs: Pairs, views: int) -> tuple[int, ...]:
+    """The view that agrees with no other one at any delay, while these agree with each other; both of two views that do
+    not agree; else none."""
+    apart = {pair for pair, (shift, px) in pairs.items() if shift is None and px >= LEAST_PX}
+    agree = {pair for pair, (_, px) in pairs.items() if px < LEAST_PX}
+    odd = tuple(v for v in range(views) if any(v in p for p in apart) and not any(v in p for p in agree))
+    return odd if len(odd) == (2 if views == 2 else 1) and all(set(pair) & set(odd) for pair in apart) else ()
+
+
+def pair_delay(a: BoardViews, b: BoardViews, ends: Array, focal: float) -> tuple[int | None, float]:
     """Frames by which b is late against a; 0 where they agree; None where too few boards are common or nothing is
-    clear. ends: (boards, n, 3) points that stand for each board. focal: px, of b."""
+    clear. And px by which boards disagree without a delay, NaN where too few are common. ends: (boards, n, 3) points
+    that stand for each board. focal: px, of b."""
     frames = len(a.error)
     most = min(MOST_SHIFT, frames // 2)
     costs, travels = {}, {}
@@ -68,13 +84,14 @@ def pair_delay(a: BoardViews, b: BoardViews, ends: Array, focal: float) -> int |
             target = apply(b.R[rows + shift, board, 0], b.t[rows + shift, board, 0], ends[board])
             costs[shift] = focal * _apart(source, target)
             travels[shift] = focal * float(np.median(_angle(target, target.mean(axis=0)).max(axis=1)))
-    if costs.get(0, np.inf) < LEAST_PX:
-        return 0
+    now = costs.get(0, float("nan"))
+    if now < LEAST_PX:
+        return 0, now
     if not costs:
-        return None
+        return None, now
     best = min(costs, key=lambda shift: (costs[shift], abs(shift)))
     ordinary = min(float(np.median(list(costs.values()))), travels[best])
-    return best if costs[best] < min(CLEARLY * ordinary, 0.5 * costs.get(0, np.inf)) else None
+    return best if costs[best] < min(CLEARLY * ordinary, 0.5 * costs.get(0, np.inf)) else None, now
 
 
 def _apart(source: Array, target: Array) -> float:

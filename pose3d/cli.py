@@ -132,7 +132,7 @@ def predict(
     model
         the network, .safetensors, or a folder with one for each video's name
     output
-        folder for <video>.nc (2D poses) and candidates/<video>.nc (all that the network saw)
+        folder for VIDEO.nc (2D poses) and candidates/VIDEO.nc (all that the network saw)
     individuals
         how many animals there are at most (default: as many as are seen)
     batch
@@ -229,9 +229,9 @@ def render(
     unit
         of the lengths, where a file does not say
     videos
-        folder with <camera>.mp4 or <camera>/ of images
+        folder with CAMERA.mp4 or CAMERA/ of images
     poses2d
-        folder of 2D poses of the same frames, such as results/<recording>/poses2d
+        folder of 2D poses of the same frames, such as results/RECORDING/poses2d
     """
     from pose3d.console import progress_bars, say, tell_json
     from pose3d.stages.pictures import show_files

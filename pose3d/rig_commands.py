@@ -38,7 +38,7 @@ def calibrate(
     Parameters
     ----------
     folder
-        <camera>.mp4 or <camera>/ of images, one for each camera
+        CAMERA.mp4 or CAMERA/ of images, one for each camera
     board
         the description of the board, or of several: board.toml
     output

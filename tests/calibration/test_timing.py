@@ -10,7 +10,7 @@ import pytest
 from calibration.board import Board, BoardDetections
 from calibration.rig import CameraRig
 from calibration.synthetic import board_path, ring_rig, simulate_detections
-from calibration.timing import whole_delays
+from calibration.timing import odd_ones_out, pair_delays, whole_delays
 
 BOARD = Board(8, 6, 45.0)
 
@@ -29,5 +29,16 @@ def late(rng: np.random.Generator, n_cameras: int, delays: dict[int, int]) -> tu
 def test_late_cameras(rng: np.random.Generator, n_cameras: int, delays: dict[int, int]) -> None:
     """A late camera shows in frame n + delay what the others show in frame n."""
     rig, detections = late(rng, n_cameras, delays)
-    found = whole_delays(detections, [camera.intrinsics for camera in rig])
-    assert found.tolist() == [delays.get(v, 0) for v in range(n_cameras)]
+    pairs = pair_delays(detections, [camera.intrinsics for camera in rig])
+    assert whole_delays(pairs, n_cameras).tolist() == [delays.get(v, 0) for v in range(n_cameras)]
+    assert odd_ones_out(pairs, n_cameras) == ()
+
+
+@pytest.mark.parametrize(("n_cameras", "odd"), [(4, (2,)), (2, (0, 1))])
+def test_a_recording_that_goes_with_no_other(rng: np.random.Generator, n_cameras: int, odd: tuple[int, ...]) -> None:
+    """One camera's frames run backwards."""
+    rig, detections = late(rng, n_cameras, {})
+    corners = detections.corners.copy()
+    corners[odd[-1]] = corners[odd[-1], ::-1]
+    pairs = pair_delays(replace(detections, corners=corners), [camera.intrinsics for camera in rig])
+    assert odd_ones_out(pairs, n_cameras) == odd
