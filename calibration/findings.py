@@ -9,6 +9,8 @@ __all__ = ["Finding"]
 LIMITS = ("blurred", "clipped_coverage", "focal_unknown", "other_markers", "outlier_frames", "rejected_corners",
           "unseen_board", "wrong_marker_length")  # fmt: skip
 """Kinds that limit what a rig is good for, and do not make it wrong."""
+VAGUE_FOCAL = 0.03
+"""Relative standard deviation of a focal length from which nothing that is measured with it can be trusted."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Finding:
     @property
     def grave(self) -> bool:
         """Whether the rig is not to be trusted before this is mended."""
-        return self.kind not in LIMITS and not self.slight
+        vague = self.kind == "focal_unknown" and self.measured > VAGUE_FOCAL
+        return vague or (self.kind not in LIMITS and not self.slight)
 
     def __str__(self) -> str:
         return f"{' or '.join(self.cameras) or 'board'}: {self.message}; {self.remedy}"

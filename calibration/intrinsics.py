@@ -39,13 +39,18 @@ WRONG_POSE = 2.0
 WIDEST_PINHOLE = 1.4
 """rad from the axis to which a fisheye is imitated by a pinhole."""
 WIDE = 1.5
-"""Half of an image's diagonal over the focal length (113 degrees across) beyond which hardly any lens is a pinhole."""
+"""Half of an image's diagonal over the focal length (113 degrees across) beyond which hardly any lens is a pinhole,"""
+WIDE_KNOWN = 0.1
+"""if the focal length is known to this share."""
 LEAST_GAIN = 0.02
 """Share of a block's held-out squared error that a less ordinary lens must save on the average,"""
 MOST_GAIN = 0.5
 """and what more or less than this share counts no more: a block that a lens cannot explain at all is one block."""
 LEAST_SIGMAS = 2.5
 """Standard errors over blocks of frames by which it must save."""
+VAGUE = 0.03
+"""Relative standard deviation of the focal length above which a less ordinary lens is not believed, unless the most
+ordinary one knows hardly more: few boards are fitted by many coefficients that bend all of the image away."""
 REFINED = 0.01
 """Of focal lengths, and of the image for the principal point: how well intrinsics to be refined are known (SD)."""
 LOSS, LOSS_SCALE = "huber", 3.0
@@ -121,6 +126,11 @@ class _Fit:
     result: BundleResult
     spread: Spread
 
+    @property
+    def vague(self) -> float:
+        """Relative standard deviation of the focal length."""
+        return float(self.spread.larger[0, :2].mean() / self.result.rig.cameras[0].intrinsics.parameters[:2].mean())
+
 
 def estimate_intrinsics(
     detections: BoardDetections, view: str, options: IntrinsicsOptions | None = None
@@ -167,6 +177,7 @@ def _most_ordinary(alone: BoardDetections, view: str) -> tuple[_Fit, str]:
     blocks of frames. At angles that hardly any pinhole has a fisheye is more ordinary."""
     first: dict[Lens, _First] = {"pinhole": _first(alone, view, "pinhole")}
     wide = np.hypot(*first["pinhole"].found.size) / 2 > WIDE * first["pinhole"].found.parameters[:2].mean()
+    wide = wide and _fitted(alone, first["pinhole"]).vague < WIDE_KNOWN
     if wide or _promised(first["pinhole"], alone, view) > LEAST_GAIN * first["pinhole"].loss:
         fisheye = _first(alone, view, "fisheye")
         pinhole = _first(alone, view, "pinhole", _as_pinhole(fisheye.found, alone))
@@ -178,6 +189,7 @@ def _most_ordinary(alone: BoardDetections, view: str) -> tuple[_Fit, str]:
         for lens in order
         if lens in first and (lens == own or first[lens].loss < least)
     }
+    fits = {lens: fit for lens, fit in fits.items() if lens == own or fit.vague < max(VAGUE, 3 * fits[own].vague)}
     nothing = np.finfo(float).tiny  # one Gauss-Newton step may promise less than no error of a block
     errors = {lens: np.maximum(fit.noise**2 * fit.spread.held_out, nothing) for lens, fit in fits.items()}
     chosen = next(lens for lens in fits if not any(_beats(errors[other], errors[lens]) for other in fits))
