@@ -39,10 +39,11 @@ Floats = NDArray[np.float64]
 
 LEAST_STRETCHES, STRETCH_FRAMES, LEAST_FRAMES = 12, 25, 60
 """Stretches that a change is sought with at least, frames of one where there are enough, frames below which none is."""
-EDGE = 10
-"""Part of the stretches (one in so many, at least two) at either end in which no change can be told from chance."""
-NEAR = 2
-"""Stretches around the one at which a change was found in which its frame is sought."""
+EDGE = 2
+"""Stretches at either end of a recording in which no change can be told from chance."""
+FEW, DOUBT = 0.1, 100.0
+"""Share of the stretches; of a change with fewer before or after it chance is taken to be so much more likely: of the
+scatter of so few little is known."""
 MOST_POINTS = 36_000
 """Points that are looked at, in evenly spaced frames: more say hardly more, since neighbouring ones err alike."""
 ROUNDS = 3
@@ -191,7 +192,7 @@ class _Search:
             return
         for _ in range(2 * self.views):
             stretches = len(self.borders) - 1
-            starts = self.starts()
+            starts = np.arange(EDGE, stretches - EDGE + 1)
             profiles = (np.arange(stretches) >= starts[:, None]).astype(float)
             found = []
             for view in range(self.views):
@@ -199,18 +200,14 @@ class _Search:
                 best, _ = best_profile(self.evidence, self.terms(), self.bias, whole, profiles)
                 tested = replace(whole, profile=profiles[best])
                 verdict = judge(self.evidence, self.terms(), self.bias, tested)
+                if min(starts[best], stretches - starts[best]) < FEW * stretches:
+                    verdict = replace(verdict, p=verdict.p * DOUBT)
                 found.append((verdict, _Move(view, int(self.borders[starts[best]]))))
                 if not self.moves:
                     middle = replace(whole, profile=profiles[len(starts) // 2])
                     self.weakest[view] = self.smallest_turn(view, judge(self.evidence, self.terms(), self.bias, middle))
             if not self.take_in(found, self.views * len(starts)):
                 return
-
-    def starts(self) -> NDArray[np.intp]:
-        """Stretches with which a change may begin."""
-        stretches = len(self.borders) - 1
-        edge = max(2, stretches // EDGE)
-        return np.arange(edge, stretches - edge + 1)
 
     def find_constant(self) -> None:
         """Take in cameras that were off all the time, or before the first change."""
@@ -254,7 +251,7 @@ class _Search:
         stretches = len(self.rigs)
         if self.n < LEAST_FRAMES:
             return False
-        starts = self.starts()
+        starts = np.arange(EDGE, stretches - EDGE + 1)
         evidence, terms, tested = self.against_biases(move)
         profiles = (np.arange(stretches) >= starts[:, None]).astype(float)
         best, gain = best_profile(evidence, terms, self.bias, tested, profiles)
@@ -331,7 +328,7 @@ class _Search:
     def locate(self, move: _Move) -> None:
         """The row from which on the moved camera agrees better, near the stretch border at which it was found."""
         near = np.argmin(np.abs(self.borders - move.since))
-        first, last = (int(self.borders[np.clip(near + k * NEAR, 0, len(self.borders) - 1)]) for k in (-1, 1))
+        first, last = (int(self.borders[np.clip(near + k * EDGE, 0, len(self.borders) - 1)]) for k in (-1, 1))
         others = [m.since for m in self.moves if m is not move and not m.constant]
         first = max([first, *(s for s in others if s < move.since)])
         last = min([last, *(s for s in others if s > move.since)])
