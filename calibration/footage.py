@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -19,9 +20,13 @@ __all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "Footage", "find_sources", "open_
 
 Array = NDArray[Any]
 
+_LOG = logging.getLogger(__name__)
+
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".webm")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
+_END_OF_JPEG = b"\xff\xd9"
+"""Nowhere within a picture's own bytes; a thumbnail at the file's beginning has one, too."""
 _EIGHT_BIT_LUMA = re.compile(r"yuvj?4\d\dp|nv12|nv21|gray")
 """Pixel formats whose first plane is the luma, one byte a pixel."""
 
@@ -102,6 +107,8 @@ def find_sources(folder: str | Path) -> dict[str, Path]:
         if path.name.startswith("."):
             continue
         video = path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES
+        if path.is_dir() and not any(path.iterdir()):
+            _LOG.warning("%s: an empty folder, no camera", path)
         if not video and not (path.is_dir() and _images_in(path)):
             continue
         name = path.stem if video else path.name
@@ -155,7 +162,11 @@ class _Images(Footage):
 
     @staticmethod
     def _read(path: Path, gray: bool) -> NDArray[np.uint8]:
-        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR)
+        content = path.read_bytes()
+        if path.suffix.lower() in (".jpg", ".jpeg") and content.rfind(_END_OF_JPEG) < len(content) // 2:
+            raise InputError(f"{path}: expected a whole JPEG image, got one that is cut off; replace or remove it")
+        flag = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR
+        image = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flag) if content else None
         if image is None:
             raise InputError(f"{path}: expected an image, got a file that cannot be read; replace or remove it")
         return np.asarray(image if gray else image[..., ::-1], dtype=np.uint8)

@@ -48,7 +48,7 @@ def check_stretched(estimates: Collection[IntrinsicsEstimate]) -> tuple[Finding,
             f"all cameras seem to have pixels {abs(mean):.2%} {'longer' if mean > 0 else 'shorter'} across than down, "
             "as if the board's squares were that much longer one way",
             "print it without scaling, or measure squares both ways, and fix it to a flat plate; turn it by 90 degrees "
-            "in some pictures", 1.0 + abs(mean), 1.0, "ratio",
+            "in some pictures; where pixels are not square indeed, the rig is right", 1.0 + abs(mean), 1.0, "ratio",
         ),
     )  # fmt: skip
 

@@ -117,10 +117,11 @@ def _told(found: Explained, placed: Placed, detections: BoardDetections) -> Find
             found.effect_px, 0.0, "px", (frame,),
         )  # fmt: skip
     if mistake.kind == "lens":
+        f, x, y, k = (found.value[:2].mean(), *found.value[2:5])
         return Finding(
             "wrong_intrinsics", who,
-            f"its given intrinsics do not fit, by {found.effect_px:.1f} px: the footage wants the focal length changed "
-            f"by {found.value[:2].mean():+.1f} px, the centre by ({found.value[2]:+.1f}, {found.value[3]:+.1f}) px",
+            f"its given intrinsics do not fit, by {found.effect_px:.1f} px: the footage wants a focal length of "
+            f"{f:+.1f} px, a centre of ({x:+.1f}, {y:+.1f}) px and k1 of {k:+.3f} more",
             "give the intrinsics of this camera at this zoom, focus and crop, or leave them out",
             found.effect_px, 0.0, "px",
         )  # fmt: skip
@@ -166,9 +167,8 @@ def _late(
 
 def _move(found: Explained, placed: Placed) -> tuple[float, float]:
     """How far the camera's centre went and by how much it turned (rad)."""
-    camera = placed.rig.cameras[found.mistake.view]
-    turn, shift = found.value[:3], found.value[3:]
-    return float(np.linalg.norm(shift - np.cross(turn, camera.t))), float(np.linalg.norm(turn))
+    turn, shift, t = found.value[:3], found.value[3:], placed.rig.cameras[found.mistake.view].t
+    return float(np.linalg.norm(shift - np.cross(turn, t))), float(np.linalg.norm(turn))
 
 
 def _shape(found: Explained, placed: Placed) -> Finding:
@@ -290,7 +290,7 @@ def check_outlier_frames(fit: Linearised, numbers: NDArray[np.int64], least: flo
             Finding(
                 "outlier_frames", who,
                 f"sees the board elsewhere than the others in {len(odd)} frames, by up to {worst[who]:.1f} px: {shown}",
-                "look at these frames (a fast board, a dropped frame, a wrong detection); to leave them out, "
+                "look at these frames (a fast board before a rolling shutter, a dropped frame); to leave them out, "
                 + leave_out_line(frames), float(len(odd)), 0.0, "frames", tuple(frames[who[0]]), worst[who] < SLIGHT_PX,
             )
         )  # fmt: skip

@@ -215,12 +215,21 @@ def test_folders_that_cannot_be_paired_or_read(tmp_path: Path) -> None:
         footage.read(2)
 
 
-def test_sources_are_videos_and_folders_of_images(tmp_path: Path) -> None:
+def test_an_image_that_is_cut_off_is_named(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "cam0", ["1.jpg", "2.jpg"])
+    whole = (folder / "2.jpg").read_bytes()
+    (folder / "2.jpg").write_bytes(whole[: len(whole) // 2])
+    with open_footage(folder) as reel, pytest.raises(InputError, match=r"2\.jpg: .*one that is cut off; replace or"):
+        list(reel.frames())
+
+
+def test_sources_are_videos_and_folders_of_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("cam_10.mp4", "cam_2.avi", "notes.txt", ".hidden.mp4"):
         (tmp_path / name).write_bytes(b"")
     write_folder(tmp_path / "cam_1", ["0.png"])
     (tmp_path / "intrinsics").mkdir()
     sources = find_sources(str(tmp_path))
+    assert f"{tmp_path / 'intrinsics'}: an empty folder, no camera" in caplog.text
     assert list(sources.items()) == [
         ("cam_1", tmp_path / "cam_1"),
         ("cam_2", tmp_path / "cam_2.avi"),
