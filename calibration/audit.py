@@ -16,16 +16,15 @@ from calibration.footage_checks import BROKEN
 from calibration.held import Knowledge
 from calibration.intrinsics import IntrinsicsEstimate, estimate_intrinsics
 from calibration.lens_checks import check_stretched, check_swapped
+from calibration.place_checks import check_collapsed, check_squares
 from calibration.precision import VolumePrecision, volume_precision
 from calibration.report import CalibrationReport
 from calibration.rig_checks import (
     MOST_MISFIT,
     check_cameras,
-    check_collapsed,
     check_jitter,
     check_late,
     check_outlier_frames,
-    check_squares,
     describe,
     with_lost_boards,
     worth_fitting,

@@ -44,8 +44,8 @@ ALIKE = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Mistake:
-    """kind: delay, move, lens, shape, back. view: of the camera, -1 for the board. start: pose index of a change, else
-    0. matrix: (poses, corners, 2, k) px of each of k parameters, in the views that see it."""
+    """kind: delay, move, lens, shape, back, shutter. view: of the camera, -1 for the board. start: pose index of a
+    change, else 0. matrix: (poses, corners, 2, k) px of each of k parameters, in the views that see it."""
 
     kind: str
     view: int
@@ -85,7 +85,7 @@ def explain(
     delays = _delays(placed, frames)
     changes = _changes(fit, free, precision, delays)
     shapes = [board_shape(placed, b) for b in np.unique(placed.board)]
-    candidates = [*delays, *changes, *shapes, *_backs(placed), *_lenses(placed, given)]
+    candidates = [*delays, *changes, *shapes, *_backs(placed), *_lenses(placed, given), *_shutters(placed, frames)]
     equations = normals(fit, free, precision, candidates)
     width = np.array([next(p.shape[-1] for p in c.columns if p is not None) for c in candidates])
     first = N * len(placed.rig) + np.concatenate(([0], np.cumsum(width)[:-1]))
@@ -180,6 +180,17 @@ def _delays(placed: Placed, frames: NDArray[np.int64]) -> list[Mistake]:
     if views < 2 or not np.nanmax(np.abs(speed), initial=0.0) > 0:
         return []
     return [_of_view("delay", v, 0, -_by_world(placed, v, speed)[..., None], views) for v in range(views)]
+
+
+def _shutters(placed: Placed, frames: NDArray[np.int64]) -> list[Mistake]:
+    """Every camera may take the rows of a picture one after the other, within one frame: the lower ones later."""
+    speed = velocity(placed, frames)
+    views = len(placed.rig)
+    if views < 2 or not np.nanmax(np.abs(speed), initial=0.0) > 0:
+        return []
+    below = [(placed.xy[v, ..., 1] + 0.5) / camera.intrinsics.size[1] - 0.5 for v, camera in enumerate(placed.rig)]
+    columns = [(_by_world(placed, v, speed) * below[v][..., None])[..., None] for v in range(views)]
+    return [_of_view("shutter", v, 0, columns[v], views) for v in range(views)]
 
 
 def _changes(fit: Linearised, free: NDArray[np.bool_], precision: Array, delays: Sequence[Mistake]) -> list[Mistake]:

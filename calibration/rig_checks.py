@@ -13,29 +13,25 @@ from calibration.board import BoardDetections
 from calibration.camera import project_jacobian
 from calibration.explanations import Explained, velocity
 from calibration.findings import Finding
-from calibration.geometry import points_by_rig
 from calibration.omissions import leave_out_line
 from calibration.planar import MIN_CORNERS, board_views
-from calibration.report import CameraReport, SquareReport
+from calibration.report import CameraReport
 from calibration.rig import CameraRig
 from calibration.scores import Linearised, Placed
 from calibration.timing import Pairs, whole_delays
 from calibration.transforms import apply, compose, invert
 
 __all__ = [
-    "check_cameras", "check_collapsed", "check_jitter", "check_late", "check_outlier_frames", "check_squares",
-    "describe", "with_lost_boards", "worth_fitting",
+    "check_cameras", "check_jitter", "check_late", "check_outlier_frames", "describe", "with_lost_boards",
+    "worth_fitting",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
 
 MOST_NOISE_PX = 1.0
 """Corners of a sharp picture scatter by 0.05 to 0.5 px."""
-MOST_REJECTED, MOST_MISFIT, MOST_SCALE_ERROR = 0.02, 3.0, 0.005
-"""A warning is due above this share of rejected corners, this ratio of a camera's noise in the rig and alone, this
-relative error of the mean square."""
-LEAST_BASELINE = 0.005
-"""Of the distance to the boards: lenses are broader than that, so two cameras do not stand nearer to each other."""
+MOST_REJECTED, MOST_MISFIT = 0.02, 3.0
+"""A warning is due above this share of rejected corners, this ratio of a camera's noise in the rig and alone."""
 FAR_PX = 50.0
 """Distance at which a corner is elsewhere, and no farther corner counts for more."""
 SLIGHT_PX = 1.0
@@ -45,7 +41,6 @@ MOST_LATE = 5.0
 CHANCE = 1e-4
 MANY_FRAMES = 3
 """Delays below this are small enough for the fit's own derivatives, which tell them from other mistakes."""
-SAMPLE = 400  # points whose covariance stands for all
 OUTLIER_SIGMAS = 3.0  # rms distance over the corners' noise that a frame is off, to be named
 LEAST_POSES, JITTER_RATIO, LEAST_GAIN = 10, 4.0, 0.25
 SMOOTH = 0.6
@@ -124,6 +119,14 @@ def _told(found: Explained, placed: Placed, detections: BoardDetections) -> Find
             f"{f:+.1f} px, a centre of ({x:+.1f}, {y:+.1f}) px and k1 of {k:+.3f} more",
             "give the intrinsics of this camera at this zoom, focus and crop, or leave them out",
             found.effect_px, 0.0, "px",
+        )  # fmt: skip
+    if mistake.kind == "shutter":
+        return Finding(
+            "rolling_shutter", who,
+            f"the rows of its pictures are taken one after the other, within {abs(found.value[0]):.2f} ± "
+            f"{found.sigma[0]:.2f} frames: {found.effect_px:.1f} px at the board's speed",
+            "move the board slowly or rest it, and mind that fast animals are off likewise; or use a global shutter",
+            abs(float(found.value[0])), 0.0, "frames",
         )  # fmt: skip
     if mistake.kind == "back":
         return _shifted_back(found, placed, detections)
@@ -297,26 +300,6 @@ def check_outlier_frames(fit: Linearised, numbers: NDArray[np.int64], least: flo
     return tuple(findings)
 
 
-def check_collapsed(rig: CameraRig, middle: Array) -> tuple[Finding, ...]:
-    """Cameras that came out in one place. middle: (3,) of the boards."""
-    centers, findings = rig.centers, []
-    distance = np.linalg.norm(centers - middle, axis=1)
-    for v in range(len(rig)):
-        for w in range(v + 1, len(rig)):
-            apart = float(np.linalg.norm(centers[v] - centers[w]))
-            least = LEAST_BASELINE * float(min(distance[v], distance[w]))
-            if apart < least:
-                findings.append(
-                    Finding(
-                        "collapsed", (rig.names[v], rig.names[w]),
-                        f"they came out in one place ({apart:.3g} {rig.unit} apart), from which nothing tells depth",
-                        "check that their footage is not of one camera, and film the board in between them",
-                        apart, least, rig.unit,
-                    )
-                )  # fmt: skip
-    return tuple(findings)
-
-
 def check_cameras(
     cameras: Sequence[CameraReport], noise: Mapping[str, float], mistakes: Collection[str]
 ) -> tuple[Finding, ...]:
@@ -374,27 +357,3 @@ def _set_right(camera: CameraReport, cameras: Sequence[CameraReport]) -> Finding
         "made up for here", f"where recordings are made the same way, add {line} under [sync]", camera.offset, 0.0,
         camera.offset_unit, slight=True,
     )  # fmt: skip
-
-
-def check_squares(squares: Sequence[SquareReport], placed: Placed) -> tuple[Finding, ...]:
-    """Boards that come out larger or smaller than they are said to be, by more than noise lengthens the distance of two
-    points: by the trace of a point's covariance over the distance."""
-    unit, findings = placed.rig.unit, []
-    for b, s in enumerate(squares):
-        seen = placed.seen[:, placed.board == b]
-        both = np.argwhere(seen.sum(axis=0) >= 2)
-        pose, corner = both[:: max(1, len(both) // SAMPLE)].T
-        points = placed.world[placed.board == b][pose, corner]
-        normal = [n for n in points_by_rig(points, seen[:, pose, corner], placed.rig)[1] if np.isfinite(n).all()]
-        if not normal:
-            continue
-        spread = np.trace(np.linalg.pinv(normal, hermitian=True), axis1=1, axis2=2) * placed.noise.mean() ** 2
-        lengthened = float(spread.mean()) / s.nominal**2
-        if s.mean / s.nominal - 1 > MOST_SCALE_ERROR + lengthened or s.mean / s.nominal - 1 < -MOST_SCALE_ERROR:
-            findings.append(
-                Finding(
-                    "wrong_scale", (), f"squares of {s.nominal:g} {unit} come out as {s.mean:.3f}",
-                    "check that the board is flat and its size right", s.mean, s.nominal, unit,
-                )
-            )  # fmt: skip
-    return tuple(findings)

@@ -22,7 +22,7 @@ FLOORS = {
         ["determination", "mishaps", "footage_checks", "explanations", "precision", "world", "drift"],
         ["intrinsics", "clocks", "bending"],
         ["held"],
-        ["report", "lens_checks", "inspection"],
+        ["report", "lens_checks", "inspection", "place_checks"],
         ["rig_checks"],
         ["audit"],
         ["calibrate", "moved"],

@@ -1,4 +1,4 @@
-"""Checks of a rig's figures that need no whole calibration; the mistakes are in test_audit.py."""
+"""Squares of another size, and boards out of sight; collapsed cameras are in test_audit.py."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from calibration.board import Board
+from calibration.place_checks import check_squares
 from calibration.report import SquareReport
-from calibration.rig_checks import check_squares
 from calibration.scores import Placed
 from calibration.synthetic import board_path, ring_rig, simulate_detections
 
