@@ -61,3 +61,30 @@ def test_odd_frames_are_told_by_the_numbers_of_their_own_footage() -> None:
         assert f": {after.frames[0]}" in after.message
         assert f"leave_out.{after.cameras[0]} = [{after.frames[0]}" in after.remedy
         assert leave_out_line({after.cameras[0]: after.frames}).split(" under")[0] in after.remedy
+
+
+def through_rolling_shutter(scene: Scene, view: int, readout: float, rng: np.random.Generator) -> Scene:
+    """The scene as a camera sees it that takes the lowest row `readout` frames after the uppermost: every corner where
+    it was when its row was taken."""
+    camera, points = scene.rig.cameras[view], scene.board.object_points
+    times = np.arange(scene.n_frames, dtype=float)
+    corners = scene.detections.corners.copy()
+    for c, point in enumerate(points):
+        below = np.zeros(scene.n_frames)
+        for _ in range(4):
+            R, t = scene.path(times + readout * below)
+            xy = camera.project(R @ point + t)
+            below = np.nan_to_num((xy[:, 1] + 0.5) / camera.intrinsics.size[1] - 0.5)
+        seen = np.isfinite(corners[view, :, c, 0])
+        corners[view, seen, c] = (xy + scene.noise_px * rng.normal(size=xy.shape))[seen]
+    sigma = np.where(np.isfinite(corners[..., 0]), scene.detections.sigma, np.nan)
+    return replace(scene, detections=replace(scene.detections, corners=corners, sigma=sigma))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_rolling_shutter_is_told_with_its_readout(seed: int) -> None:
+    scene, rng = small(seed)
+    report = calibrate_rig(through_rolling_shutter(scene, 1, 0.5, rng).detections).report
+    (found,) = [finding for finding in report.findings if finding.grave]
+    assert (found.kind, found.cameras) == ("rolling_shutter", (scene.rig.names[1],))
+    assert found.measured == pytest.approx(0.5, abs=0.1)  # one linear step from a rig that the shutter bent
