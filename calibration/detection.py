@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from calibration.board import Board, BoardDetections, Pattern, refuse_alike
-from calibration.board_check import mirrored_share, refuse_other_board, told_of_no_board
+from calibration.board_check import edge_blur, mirrored_share, refuse_other_board, told_of_no_board
 from calibration.board_corners import detect_board, find_markers
 from calibration.errors import InputError, nearest_name
 from calibration.footage import Footage, open_footage
@@ -40,6 +40,8 @@ CHECKED_FRAMES = 8
 """Frames of each camera in which the markers' order is compared with the board's, or a mirrored board is looked for."""
 FEW_CORNERS, MIRRORED_SHARE = 8, 0.2
 """Corners of a frame below which a camera may be mirrored, and the share of frames that must then show it."""
+SOFT_PX = 1.5
+"""Blur (SD) of the sharpest edges in the pictures of a camera, beyond which boards are not found for want of focus."""
 SEARCHED_IMAGES = 12
 """Images of all cameras together in which other dictionaries are looked for when there is no board."""
 _MIB = 1 << 20
@@ -114,8 +116,7 @@ def detect_boards(
             cameras = ", ".join(f"{name} ({reel.n_frames} frames)" for name, reel in footage.items())
             some = _samples(footage, max(1, SEARCHED_IMAGES // len(footage)))
             raise InputError(told_of_no_board(boards, cameras, some))
-        for name, reel in blind.items():
-            _LOG.warning("camera '%s': no board in %s", name, reel.path)
+        _tell_of_few({name: footage[name] for name in found if most[name] < FEW_CORNERS}, blind)
         index = np.concatenate([np.full(board.n_corners, b) for b, board in enumerate(boards)])
         sizes = np.array([reel.size for reel in footage.values()], dtype=np.int64)
         sigma = np.stack([sigma for _, sigma in found.values()])
@@ -282,6 +283,15 @@ def _decoded(reel: Footage, positions: Sequence[int]) -> Iterator[Array]:
         for position, gray in reel.frames(positions[0], positions[-1] + 1, gray=True):
             if position in wanted:
                 yield gray
+
+
+def _tell_of_few(footage: Mapping[str, Footage], blind: Collection[str]) -> None:
+    """Warn of cameras that show no board, or too few corners of one, and whether they are out of focus."""
+    for name, reel in footage.items():
+        told = "no board" if name in blind else f"no board with {FEW_CORNERS} corners"
+        blur = float(np.median([edge_blur(gray) for gray in _samples({name: reel}, CHECKED_FRAMES)]))
+        soft = f"; its sharpest edges are blurred by {blur:.1f} px: focus it" if SOFT_PX < blur < np.inf else ""
+        _LOG.warning("camera '%s': %s in %s%s", name, told, reel.path, soft)
 
 
 def _samples(footage: Mapping[str, Footage], most: int) -> Iterator[Array]:

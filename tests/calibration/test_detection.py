@@ -203,6 +203,11 @@ def test_a_camera_without_board_is_warned_of(tmp_path: Path, caplog: pytest.LogC
         found = detect_boards(sources, BOARD)
     assert [record.getMessage() for record in caplog.records] == [f"camera 'two': no board in {sources['two']}"]
     np.testing.assert_array_equal(np.isfinite(found.sigma).sum(axis=(1, 2)), [12, 0])
+    soft = cv2.GaussianBlur(view(BOARD, 0), (0, 0), 4.0)
+    with caplog.at_level(logging.WARNING):
+        detect_boards({"one": sources["one"], "soft": folder(tmp_path / "soft", {0: soft})}, BOARD)
+    assert "camera 'soft': no board" in caplog.records[-1].getMessage()
+    assert "its sharpest edges are blurred by" in caplog.records[-1].getMessage()
 
 
 def test_no_board_anywhere_says_which_dictionaries_were_seen(tmp_path: Path) -> None:
