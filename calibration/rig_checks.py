@@ -66,13 +66,15 @@ def worth_fitting(detections: BoardDetections, kept: BoardDetections) -> BoardDe
 
 def with_lost_boards(rig: CameraRig, R: Array, t: Array, detections: BoardDetections) -> tuple[Array, Array]:
     """world_from_board R, t with those that the fit gave up, as no two cameras agree on them, where most corners would
-    have them."""
+    have them; of boards that two cameras see well enough to disagree."""
     R, t = R.copy(), t.copy()
     index = np.asarray(detections.board_index)
     seen = np.isfinite(detections.corners[..., 0])
     views = [board_views(detections, camera.name, camera.intrinsics) for camera in rig]
     order = [list(detections.view_names).index(name) for name in rig.names]
     for frame, b in np.argwhere(~np.isfinite(t).all(axis=-1)):
+        if sum(np.isfinite(view.error[frame, b, 0]) for view in views) < 2:
+            continue
         own = np.flatnonzero(index == b)
         least = np.inf
         for camera, view in zip(rig, views, strict=True):
