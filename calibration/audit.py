@@ -11,7 +11,7 @@ from calibration.board import BoardDetections
 from calibration.bundle import BundleResult
 from calibration.errors import InputError
 from calibration.explanations import SHADOW, explain, freedom
-from calibration.findings import Finding
+from calibration.findings import VAGUE_FOCAL, Finding
 from calibration.footage_checks import BROKEN
 from calibration.held import Knowledge
 from calibration.intrinsics import IntrinsicsEstimate, estimate_intrinsics
@@ -42,8 +42,7 @@ BOARD = ("wrong_board_geometry", "bent_board")
 LIKE_A_LENS = ("moved", "out_of_sync", "sync_jitter")
 """Kinds as which a wrong focal length may appear."""
 UNEVEN = ("sync_jitter", "outlier_frames")
-VAGUE = 0.03
-"""Relative standard deviation of a focal length by the camera's own images above which nobody knows it at all."""
+"""Kinds as which what is left of a delay that was made up for may appear."""
 MOST_LOST = 0.05
 """Share of corners that the fit gave up, beyond which something must be wrong."""
 LEAST_NOISE_PX = 0.05
@@ -87,7 +86,7 @@ def audit(
     if not any(finding.kind == "wrong_board_geometry" for finding in findings):
         findings += check_stretched(alone.values())
     findings += check_collapsed(rig, np.asarray(precision.middle))
-    vague = {name for name, lens in alone.items() if lens.focal_sigma > VAGUE * lens.focal}
+    vague = {name for name, lens in alone.items() if lens.focal_sigma > VAGUE_FOCAL * lens.focal}
     vague &= {camera.name for camera in report.cameras if camera.reason}
     findings = [f for f in findings if f.kind not in LIKE_A_LENS or not vague & set(f.cameras)]
     mistakes = {f.kind for f in findings if f.kind in BOARD or f.grave} - {"hardly_linked"}

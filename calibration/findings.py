@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Finding"]
+__all__ = ["VAGUE_FOCAL", "Finding"]
 
 LIMITS = ("blurred", "clipped_coverage", "focal_unknown", "other_markers", "outlier_frames", "rejected_corners",
           "unseen_board", "wrong_marker_length")  # fmt: skip
