@@ -201,29 +201,29 @@ def _grown(
         if not known < seen.sum() < len(grid):
             break
         known = int(seen.sum())
-        near, step_u, step_v = _interpolated(grid, _consistent(grid, xy))
+        _, (near, step_u, step_v) = _consistent(grid, xy)
         shown = step_u[:, 0] * step_v[:, 1] > step_u[:, 1] * step_v[:, 0]  # near others, and not from behind
         xy[~shown], sigma[~shown] = np.nan, np.nan
         rest = np.flatnonzero(~seen & shown)
         xy[rest], sigma[rest], contrast[rest] = refine_corners(
             gray, near[rest], step_u[rest], step_v[rest], rim, dark[rest]
         )
-    xy = _consistent(grid, xy)
+    xy, _ = _consistent(grid, xy)
     if np.isfinite(xy[:, 0]).sum() < MIN_CORNERS:
         xy = np.full_like(xy, np.nan)
     return xy, np.where(np.isnan(xy[:, 0]), np.nan, sigma)
 
 
-def _consistent(grid: Array, xy: Array) -> Array:
-    """The corners without those that are not where the others let expect them, the worst dropped first."""
+def _consistent(grid: Array, xy: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    """The corners without those that are not where the others let expect them, the worst dropped first, and what those
+    that are left let expect."""
     xy = xy.copy()
-    while np.isfinite(xy[:, 0]).sum() >= FIRST_CORNERS:
+    while True:
         near, step_u, step_v = _interpolated(grid, xy)
         off = np.nan_to_num(np.linalg.norm(xy - near, axis=-1) / _side(step_u, step_v))
         if off.max() < MAX_DISAGREEMENT:
-            break
+            return xy, (near, step_u, step_v)
         xy[off.argmax()] = np.nan
-    return xy
 
 
 def _interpolated(grid: Array, xy: Array) -> tuple[Array, Array, Array]:

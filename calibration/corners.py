@@ -85,38 +85,17 @@ def _refine(gray, start, u, v, rim):  # type: ignore[no-untyped-def]
     half_v = min(max(STRIP * rim * det / length_u, MIN_STRIP_PX), MAX_STRIP_PX) * length_u / det
     reach_u = max(min(REACH, MAX_REACH_PX / length_u), half_u)
     reach_v = max(min(REACH, MAX_REACH_PX / length_v), half_v)
-    extent_x = int(np.ceil(reach_u * abs(u[0]) + reach_v * abs(v[0]))) + 1
-    extent_y = int(np.ceil(reach_u * abs(u[1]) + reach_v * abs(v[1]))) + 1
-    along_x, along_y, across_x, across_y = v[1] / det, -v[0] / det, -u[1] / det, u[0] / det
-    per_reach_u, per_reach_v, per_half_u, per_half_v = 1 / reach_u, 1 / reach_v, 1 / half_u, 1 / half_v
+    extent = (
+        int(np.ceil(reach_u * abs(u[0]) + reach_v * abs(v[0]))) + 1,
+        int(np.ceil(reach_u * abs(u[1]) + reach_v * abs(v[1]))) + 1,
+    )
+    along, across = (v[1] / det, -v[0] / det), (-u[1] / det, u[0] / det)
+    reach, half = (1 / reach_u, 1 / reach_v), (1 / half_u, 1 / half_v)
     x, y = start[0], start[1]
     for _ in range(MAX_ITERATIONS):
-        x0, x1 = round(x) - extent_x, round(x) + extent_x
-        y0, y1 = round(y) - extent_y, round(y) + extent_y
         if x < 1.0 or y < 1.0 or x > width - 2.0 or y > height - 2.0:
             return 0.0, 0.0, -1.0
-        nxx = nxy = nyy = bx = by = rest = total = squares = 0.0
-        for row in range(max(y0, 1), min(y1, height - 2) + 1):
-            for column in range(max(x0, 1), min(x1, width - 2) + 1):
-                dx, dy = column - x, row - y
-                a = dx * along_x + dy * along_y
-                b = dx * across_x + dy * across_y
-                weight = max(
-                    _bump(a * per_reach_u) * _bump(b * per_half_v), _bump(a * per_half_u) * _bump(b * per_reach_v)
-                )
-                if weight <= 0.0:
-                    continue
-                gx = (float(gray[row, column + 1]) - float(gray[row, column - 1])) * 0.5
-                gy = (float(gray[row + 1, column]) - float(gray[row - 1, column])) * 0.5
-                along = gx * dx + gy * dy
-                nxx += weight * gx * gx
-                nxy += weight * gx * gy
-                nyy += weight * gy * gy
-                bx += weight * gx * along
-                by += weight * gy * along
-                rest += weight * along * along
-                total += weight
-                squares += weight * weight
+        nxx, nxy, nyy, bx, by, rest, total, squares = _sums(gray, x, y, extent, along, across, reach, half)
         det_n = nxx * nyy - nxy * nxy
         if not det_n > 1e-3 * (nxx + nyy) ** 2:
             return 0.0, 0.0, -1.0
@@ -133,6 +112,42 @@ def _refine(gray, start, u, v, rim):  # type: ignore[no-untyped-def]
             break
     variance = max(rest - bx * step_x - by * step_y, 0.0) / total * (squares / total)
     return x, y, np.sqrt(0.5 * variance * (nxx + nyy) / det_n)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+def _sums(gray, x, y, extent, along, across, per_reach, per_half):  # type: ignore[no-untyped-def]
+    """Weighted sums over the pixels around a corner: of the gradients' products xx, xy, yy; of those with the offset
+    along the gradient, x and y; of its square; of the weights and their squares.
+
+    Pixels outside both strips weigh nothing and are summed too: without a branch the loop is one of vectors.
+    """
+    height, width = gray.shape
+    x0, x1 = max(round(x) - extent[0], 1), min(round(x) + extent[0], width - 2) + 1
+    y0, y1 = max(round(y) - extent[1], 1), min(round(y) + extent[1], height - 2) + 1
+    nxx = nxy = nyy = bx = by = rest = total = squares = 0.0
+    for row in range(y0, y1):
+        left, right = gray[row, x0 - 1 : x1 - 1], gray[row, x0 + 1 : x1 + 1]
+        above, below = gray[row - 1, x0:x1], gray[row + 1, x0:x1]
+        dy = row - y
+        for i in range(x1 - x0):
+            dx = x0 - x + i
+            a = dx * along[0] + dy * along[1]
+            b = dx * across[0] + dy * across[1]
+            weight = max(
+                _bump(a * per_reach[0]) * _bump(b * per_half[1]), _bump(a * per_half[0]) * _bump(b * per_reach[1])
+            )
+            gx = (float(right[i]) - float(left[i])) * 0.5
+            gy = (float(below[i]) - float(above[i])) * 0.5
+            offset = gx * dx + gy * dy
+            nxx += weight * gx * gx
+            nxy += weight * gx * gy
+            nyy += weight * gy * gy
+            bx += weight * gx * offset
+            by += weight * gy * offset
+            rest += weight * offset * offset
+            total += weight
+            squares += weight * weight
+    return nxx, nxy, nyy, bx, by, rest, total, squares
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

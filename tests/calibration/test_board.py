@@ -282,11 +282,11 @@ def test_corners_that_the_others_contradict_are_dropped() -> None:
     wrong = xy.copy()
     wrong[7] += (20.0, -4.0)
     wrong[0] += (0.0, 30.0)
-    kept = module._consistent(grid, wrong)
+    kept = module._consistent(grid, wrong)[0]
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(kept[:, 0])), [0, 7])
-    np.testing.assert_array_equal(module._consistent(grid, xy), xy)
+    np.testing.assert_array_equal(module._consistent(grid, xy)[0], xy)
     five = np.where(np.arange(15)[:, None] < 5, wrong, np.nan)
-    np.testing.assert_array_equal(module._consistent(grid, five), five)
+    np.testing.assert_array_equal(module._consistent(grid, five)[0], five)
     far = np.where((grid[:, :1] < 3) | (grid[:, :1] > 4), xy, np.nan)
     near, _, _ = module._interpolated(grid, far)
     assert np.isfinite(near).all(), "a gap of one square is bridged"
