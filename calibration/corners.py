@@ -25,7 +25,7 @@ MAX_STRIP_PX = 9.0
 MAX_ITERATIONS = 30
 MAX_SHIFT = 0.25
 """A corner further than this from where it was expected, in squares, is another corner."""
-MAX_SIGMA = 0.03
+MAX_SIGMA = 0.06
 """Of a square's width across its narrow way: a corner less certain than that is seen too steeply or half covered."""
 MIN_CONTRAST = 8.0
 """White less black around a corner, grey levels; below that noise makes corners."""

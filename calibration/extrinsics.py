@@ -1,5 +1,4 @@
-"""Where do the cameras stand to one another? Board poses -> pairwise poses -> spanning tree of the camera graph ->
-first rig."""
+"""Where do the cameras stand to one another? Board poses -> pairwise poses -> their average -> first rig."""
 
 from __future__ import annotations
 
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.averaging import average_poses
 from calibration.camera import Camera, Intrinsics
 from calibration.errors import InputError
 from calibration.planar import MIN_CORNERS, BoardViews, board_views
@@ -48,11 +48,16 @@ def initial_rig(
     world_from_board R (frames, boards, 3, 3), t (frames, boards, 3), NaN where no view gives a pose.
     Raises InputError when cameras cannot be linked by boards that two of them see at once.
     """
+    import networkx as nx
+
     options = options or ExtrinsicsOptions()
     names = list(detections.view_names)
     views = [board_views(detections, name, intrinsics[name]) for name in names]
     graph = _graph(names, views, _middles(detections), options)
-    poses = _along_tree(graph, names)
+    reached = nx.node_connected_component(graph, names[0])
+    if len(reached) < len(names):
+        raise InputError(_cut_off([[n for n in names if n in part] for part in nx.connected_components(graph)]))
+    poses = average_poses(graph, names)
     cameras = tuple(Camera(name, intrinsics[name], *poses[name]) for name in names)
     rig = CameraRig(cameras, detections.boards[0].unit)
     return rig, *_board_poses(detections, rig, views)
@@ -160,22 +165,6 @@ def _best_spread(
         keep = keep[np.linspace(0, len(keep) - 1, n).round().astype(int)]
         frame, board = frame[keep], board[keep]
     return frame, board
-
-
-def _along_tree(graph: networkx.Graph, names: list[str]) -> dict[str, tuple[Array, Array]]:
-    """cam_from_world of every camera, the first one's frame being the world, along the tree of the strongest edges."""
-    import networkx as nx
-
-    reached = nx.node_connected_component(graph, names[0])
-    if len(reached) < len(names):
-        raise InputError(_cut_off([[n for n in names if n in part] for part in nx.connected_components(graph)]))
-    tree = nx.maximum_spanning_tree(graph, weight="weight")
-    poses = {names[0]: (np.eye(3), np.zeros(3))}
-    for known, new in nx.bfs_edges(tree, names[0]):
-        edge = tree.edges[known, new]
-        R, t = (edge["R"], edge["t"]) if edge["first"] == known else invert(edge["R"], edge["t"])
-        poses[new] = compose(R, t, *poses[known])
-    return poses
 
 
 def _cut_off(parts: list[list[str]]) -> str:

@@ -14,7 +14,7 @@ FLOORS = {
     "calibration": [
         ["errors", "findings", "dictionaries"],
         ["transforms", "solver", "corners", "board"],
-        ["camera", "board_corners", "footage"],
+        ["camera", "board_corners", "footage", "averaging"],
         ["rig", "consensus", "lenses", "board_check", "omissions"],
         ["geometry", "motion", "normal_equations", "planar"],
         ["detection", "synthetic", "files", "evidence", "drift_report", "exchanged", "timing", "scores"],
