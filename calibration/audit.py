@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from calibration.footage_checks import BROKEN
 from calibration.held import Knowledge
 from calibration.intrinsics import IntrinsicsEstimate, estimate_intrinsics
 from calibration.lens_checks import check_stretched, check_swapped
-from calibration.place_checks import check_collapsed, check_squares
+from calibration.place_checks import check_collapsed, check_repeatable, check_squares
 from calibration.precision import VolumePrecision, volume_precision
 from calibration.report import CalibrationReport
 from calibration.rig_checks import (
@@ -32,9 +31,6 @@ from calibration.rig_checks import (
 from calibration.scores import Placed
 from calibration.timing import odd_ones_out, pair_delays
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["audit"]
 
 BOARD = ("wrong_board_geometry", "bent_board")
@@ -43,6 +39,8 @@ LIKE_A_LENS = ("moved", "out_of_sync", "sync_jitter")
 """Kinds as which a wrong focal length may appear."""
 UNEVEN = ("sync_jitter", "outlier_frames")
 """Kinds as which what is left of a delay that was made up for may appear."""
+HARMLESS = {"blurred", "clipped_coverage", "hardly_linked", "focal_unknown"}
+"""Kinds beside which squares of another size are still worth telling."""
 MOST_LOST = 0.05
 """Share of corners that the fit gave up, beyond which something must be wrong."""
 LEAST_NOISE_PX = 0.05
@@ -97,8 +95,15 @@ def audit(
         findings = [f for f in findings if not (f.slight and f.kind in UNEVEN)]
     if any(camera.reason for camera in report.cameras):
         findings = [f for f in findings if not (f.slight and f.kind in LIKE_A_LENS and f.unit != "s")]
-    harmless = {finding.kind for finding in findings} <= {"clipped_coverage", "hardly_linked", "focal_unknown"}
+    harmless = {finding.kind for finding in findings} <= {
+        "blurred",
+        "clipped_coverage",
+        "hardly_linked",
+        "focal_unknown",
+    }
     findings += check_squares(report.squares, fitted) if harmless else ()
+    if not any(finding.grave for finding in findings):
+        findings += check_repeatable(report.rms, report.rms_held_out)
     return tuple(sorted(findings, key=lambda finding: not finding.grave)), precision
 
 

@@ -13,7 +13,7 @@ from calibration.report import SquareReport
 from calibration.rig import CameraRig
 from calibration.scores import Placed
 
-__all__ = ["check_collapsed", "check_squares"]
+__all__ = ["check_collapsed", "check_repeatable", "check_squares"]
 
 Array = NDArray[np.float64]
 
@@ -21,6 +21,8 @@ LEAST_BASELINE = 0.005
 """Of the distance to the boards: lenses are broader than that, so two cameras do not stand nearer to each other."""
 MOST_SCALE_ERROR = 0.005
 """Relative error of the mean square above which a warning is due."""
+MOST_HELD_OUT = 2.0
+"""Error on held-out frames over that of the fit: 1.0 to 1.1 in ordinary footage."""
 SAMPLE = 400
 """Points whose covariance stands for all."""
 
@@ -43,6 +45,21 @@ def check_collapsed(rig: CameraRig, middle: Array) -> tuple[Finding, ...]:
                     )
                 )  # fmt: skip
     return tuple(findings)
+
+
+def check_repeatable(rms: float, held_out: float) -> tuple[Finding, ...]:
+    """A rig that other frames contradict. rms, held_out: px, of all corners in the fit and on held-out frames."""
+    if not held_out > MOST_HELD_OUT * rms:
+        return ()
+    return (
+        Finding(
+            "not_repeatable", (),
+            f"on frames that took no part in the fit its corners are {held_out:.2f} px off, in the fit {rms:.2f} px: "
+            "another half of the footage makes another rig",
+            "film more boards, large in the images, tilted, each seen by several cameras at once", held_out,
+            MOST_HELD_OUT * rms, "px",
+        ),
+    )  # fmt: skip
 
 
 def check_squares(squares: Sequence[SquareReport], placed: Placed) -> tuple[Finding, ...]:

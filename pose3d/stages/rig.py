@@ -31,7 +31,7 @@ from pose3d.timeline import SyncOptions, Timeline, make_timeline
 
 __all__ = ["calibrate_footage", "resettle_footage", "take_calibration"]
 
-CALIBRATE_VERSION, TAKE_VERSION, RESETTLE_VERSION = 5, 1, 1
+CALIBRATE_VERSION, TAKE_VERSION, RESETTLE_VERSION = 6, 1, 1
 
 
 def calibrate_footage(

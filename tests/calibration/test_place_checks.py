@@ -1,4 +1,4 @@
-"""Squares of another size, and boards out of sight; collapsed cameras are in test_audit.py."""
+"""Squares of another size, boards out of sight, rigs that other frames contradict (collapsed ones: test_audit.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from calibration.board import Board
-from calibration.place_checks import check_squares
+from calibration.place_checks import check_repeatable, check_squares
 from calibration.report import SquareReport
 from calibration.scores import Placed
 from calibration.synthetic import board_path, ring_rig, simulate_detections
@@ -28,3 +28,10 @@ def test_squares_of_another_size(rng: np.random.Generator) -> None:
     assert check_squares([large], replace(placed, world=world)) == (found,)
     world[:, :, 2] += 1e5
     assert check_squares([large], replace(placed, world=world)) == ()
+
+
+def test_a_rig_that_other_frames_contradict() -> None:
+    assert check_repeatable(0.3, 0.5) == check_repeatable(0.3, np.nan) == ()
+    (found,) = check_repeatable(4.2, 19.2)
+    assert (found.kind, found.grave, found.measured) == ("not_repeatable", True, 19.2)
+    assert "19.20 px off, in the fit 4.20 px" in str(found)
