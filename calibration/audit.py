@@ -39,8 +39,6 @@ LIKE_A_LENS = ("moved", "out_of_sync", "sync_jitter")
 """Kinds as which a wrong focal length may appear."""
 UNEVEN = ("sync_jitter", "outlier_frames")
 """Kinds as which what is left of a delay that was made up for may appear."""
-HARMLESS = {"blurred", "clipped_coverage", "hardly_linked", "focal_unknown"}
-"""Kinds beside which squares of another size are still worth telling."""
 MOST_LOST = 0.05
 """Share of corners that the fit gave up, beyond which something must be wrong."""
 LEAST_NOISE_PX = 0.05

@@ -62,18 +62,21 @@ def _pairwise(graph: networkx.Graph, a: str, b: str) -> tuple[Array, Array]:
 
 def _weighed_by_triangles(graph: networkx.Graph) -> networkx.Graph:
     """The same graph, each weight times the share of the edge's triangles, by their weaker side, that agree with it."""
-    import networkx as nx
-
+    names = list(graph)
+    R, weight = np.zeros((len(names), len(names), 3, 3)), np.zeros((len(names), len(names)))  # [a, b]: b_from_a
+    for a, b in graph.edges:
+        i, j = names.index(a), names.index(b)
+        R[i, j] = _pairwise(graph, a, b)[0]
+        R[j, i], weight[i, j] = R[i, j].T, graph.edges[a, b]["weight"]
+        weight[j, i] = weight[i, j]
     weighed = graph.copy()
     for a, b in graph.edges:
-        agree = total = 0.0
-        for c in nx.common_neighbors(graph, a, b):
-            around = _pairwise(graph, c, b)[0] @ _pairwise(graph, a, c)[0]
-            angle = float(np.linalg.norm(log_so3(_pairwise(graph, a, b)[0] @ around.T)))
-            weight = min(graph.edges[a, c]["weight"], graph.edges[c, b]["weight"])
-            total += weight
-            agree += weight * max(0.0, 1.0 - (angle / TRIANGLE_RAD) ** 2)
-        weighed.edges[a, b]["weight"] *= UNSUPPORTED + (agree / total if total else 1.0)
+        i, j = names.index(a), names.index(b)
+        around = R[:, j] @ R[i]  # by way of each camera
+        angle = np.arccos(np.clip((np.einsum("cxy,xy->c", around, R[i, j]) - 1.0) / 2.0, -1.0, 1.0))
+        by_way = np.minimum(weight[i], weight[:, j])
+        share = by_way @ np.maximum(0.0, 1.0 - (angle / TRIANGLE_RAD) ** 2) / max(by_way.sum(), 1e-300)
+        weighed.edges[a, b]["weight"] *= UNSUPPORTED + (share if by_way.any() else 1.0)
     return weighed
 
 
