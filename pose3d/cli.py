@@ -82,6 +82,33 @@ def run(
 
 
 @app.command
+def labels(
+    session: Path,
+    *,
+    data: Path | None = None,
+    output: Path | None = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Look for labels that are wrong: left and right exchanged, keypoints far from where similar poses have them.
+
+    Parameters
+    ----------
+    session
+        a TOML file, or a folder with a pose3d.toml, with a table [labels]
+    data
+        folder that the file's patterns are relative to; only read from (default: the file's folder)
+    output
+        folder of the results, for labels.csv and labels.png (default: `results` beside the file)
+    """
+    from pose3d.config import load_session
+    from pose3d.console import show_reports
+    from pose3d.stages.labels import look_at_labels
+
+    show_reports([look_at_labels(load_session(session, data, output), force=force)], json=json)
+
+
+@app.command
 def train(
     session: Path,
     *,
@@ -103,11 +130,11 @@ def train(
     """
     from pose3d.config import load_session
     from pose3d.console import progress_bars, show_reports
-    from pose3d.stages.training import train_networks
+    from pose3d.pipeline import train_session
 
     told = load_session(session, data, output)
     with progress_bars(quiet=json) as progress:
-        show_reports(train_networks(told, force=force, progress=progress), json=json)
+        show_reports(train_session(told, force=force, progress=progress), json=json)
 
 
 @app.command

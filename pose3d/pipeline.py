@@ -22,6 +22,7 @@ from pose3d.identity import IdentityOptions
 from pose3d.nn.options import PredictOptions, TrainOptions
 from pose3d.records import Progress, StageReport
 from pose3d.session import Patterns, Session, drawn_skeleton, find_files, find_in, find_recordings
+from pose3d.stages.labels import look_at_labels
 from pose3d.stages.pictures import draw_overlay, draw_scene
 from pose3d.stages.poses2d import expect_footage, import_poses2d
 from pose3d.stages.poses3d import export_poses, identify_views, refine_poses, triangulate_groups
@@ -30,7 +31,7 @@ from pose3d.stages.recording import Recording
 from pose3d.stages.rig import calibrate_footage, resettle_footage, take_calibration
 from pose3d.stages.training import MODELS, NETWORK, train_networks
 
-__all__ = ["calibrate_folder", "predict_files", "reconstruct_folder", "resettle_folder", "run_session"]
+__all__ = ["calibrate_folder", "predict_files", "reconstruct_folder", "resettle_folder", "run_session", "train_session"]
 
 CALIBRATION = "calibration.toml"
 
@@ -58,7 +59,7 @@ def run_session(
         rig, sources, predicted = load_rig(calibration), find_files(session, "poses2d", name), None
         if not sources and (session.labels or _model(session)) and find_files(session, "video", name):
             if not trained and _model(session) is None:
-                yield from (("", report) for report in train_networks(session, force=force, progress=progress))
+                yield from (("", report) for report in train_session(session, force=force, progress=progress))
                 trained = True
             sources = predicted = yield from _predicted(session, name, rig, force, progress)
         yield name, import_poses2d(session, name, rig, predicted=predicted, force=force, progress=progress)
@@ -69,6 +70,12 @@ def run_session(
         yield name, draw_scene(job)
         videos = find_files(session, "video", name)
         yield name, draw_overlay(job, {camera: path for camera, path in videos.items() if camera in job.cameras})
+
+
+def train_session(session: Session, *, force: bool = False, progress: Progress | None = None) -> Iterator[StageReport]:
+    """Look at the session's labels, then train on them, yielding a report after each stage. Raises InputError."""
+    yield look_at_labels(session, force=force)
+    yield from train_networks(session, force=force, progress=progress)
 
 
 def calibrate_folder(

@@ -31,7 +31,7 @@ FLOORS = {
         ["skeleton", "records", "flags"],
         ["poses", "bodies"],
         ["labels", "rig_points"],
-        ["timeline", "video", "kalman", "files", "synthetic", "shading", "session", "comparison"],
+        ["timeline", "video", "kalman", "files", "synthetic", "shading", "session", "comparison", "label_check"],
         [
             "nn",
             "filming",

@@ -17,7 +17,7 @@ from pose3d.records import Plan, Progress, StageReport, fingerprint_source, run_
 from pose3d.session import Session, drawn_skeleton, find_labels
 from pose3d.skeleton import Skeleton
 
-__all__ = ["MODELS", "NETWORK", "gather_labels", "train_networks"]
+__all__ = ["MODELS", "NETWORK", "fingerprint_labels", "gather_labels", "train_networks"]
 
 VERSION = 2
 MODELS, NETWORK = "models", "network"
@@ -65,15 +65,24 @@ def gather_labels(session: Session) -> Labels:
     return labels
 
 
+def fingerprint_labels(labels: Labels) -> dict[str, Any]:
+    """What tells whether labels or their pictures have changed, wherever and in which file they lie."""
+    digest = hashlib.sha256(labels.points.tobytes())
+    pictures = [(picture.path.name, picture.position, picture.dataset) for picture in labels.pictures]
+    for part in (labels.points.shape, labels.frame.tolist(), labels.camera, labels.video, pictures, labels.skeleton):
+        digest.update(repr(part).encode())
+    sources = dict.fromkeys(picture.path for picture in labels.pictures)
+    told = {"frames": len(labels), "sha256": digest.hexdigest()}
+    return {"labels": told, "images": [fingerprint_source(source) for source in sources]}
+
+
 def _train(
     session: Session, labels: Labels, name: str, options: TrainOptions, force: bool, progress: Progress | None
 ) -> StageReport:
     path = session.output / MODELS / f"{name}.safetensors"
-    sources = dict.fromkeys(picture.path for picture in labels.pictures)
-    inputs = {"labels": _fingerprint(labels), "images": [fingerprint_source(source) for source in sources]}
     outputs = (f"{MODELS}/{path.name}", f"{MODELS}/{path.stem}.json")
     stage = "train" if name == NETWORK else f"train.{name}"
-    plan = Plan(session.output, stage, VERSION, inputs, {"train": options}, outputs)
+    plan = Plan(session.output, stage, VERSION, fingerprint_labels(labels), {"train": options}, outputs)
 
     def work() -> dict[str, Any]:
         from pose3d.nn.network import save_network
@@ -90,12 +99,3 @@ def _train(
         return {"keypoints": len(labels.skeleton), "labelled frames": counted} | numbers
 
     return run_stage(plan, work, force=force)
-
-
-def _fingerprint(labels: Labels) -> dict[str, Any]:
-    """What tells whether labels have changed, wherever and in which file they lie."""
-    digest = hashlib.sha256(labels.points.tobytes())
-    pictures = [(picture.path.name, picture.position, picture.dataset) for picture in labels.pictures]
-    for part in (labels.points.shape, labels.frame.tolist(), labels.camera, labels.video, pictures, labels.skeleton):
-        digest.update(repr(part).encode())
-    return {"frames": len(labels), "sha256": digest.hexdigest()}

@@ -100,17 +100,17 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_training_killed_and_started_again(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     told = finish("train", data, "--output", whole)
-    assert [stage["stage"] for stage in told] == ["train"]
-    assert told[0]["outputs"][0] == str(whole / "models/network.safetensors")
-    assert told[0]["summary"]["labelled frames"] == {"top": LABELLED}
-    assert "held-out error, px, median" in told[0]["summary"]
+    assert [stage["stage"] for stage in told] == ["labels", "train"]
+    assert told[1]["outputs"][0] == str(whole / "models/network.safetensors")
+    assert told[1]["summary"]["labelled frames"] == {"top": LABELLED}
+    assert "held-out error, px, median" in told[1]["summary"]
     kill_when(cut, ".pose3d/train/training.safetensors", "train", data, "--output", cut)
     assert not (cut / "models/network.safetensors").exists()
     again = finish("train", data, "--output", cut)
-    assert again[0]["summary"] == told[0]["summary"]
+    assert [stage["summary"] for stage in again] == [stage["summary"] for stage in told]
     assert content(cut) == content(whole)
     main(["train", str(data), "--output", str(cut), "--json"])
-    assert json.loads(capsys.readouterr().out)["stages"][0]["skipped"]
+    assert all(stage["skipped"] for stage in json.loads(capsys.readouterr().out)["stages"])
 
 
 def test_prediction_killed_and_started_again(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ COMMANDS = (
     "convert",
     "demo",
     "evaluate",
+    "labels",
     "new",
     "predict",
     "reconstruct",

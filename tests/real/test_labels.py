@@ -11,6 +11,7 @@ import pytest
 from calibration.errors import InputError
 from calibration.footage import open_footage
 from pose3d.files import load_labels, load_poses
+from pose3d.label_check import suspect_labels
 from pose3d.labels import Labels, check_labels, hold_out, join_labels
 
 pytestmark = pytest.mark.real
@@ -102,3 +103,18 @@ def test_labels_of_a_larger_image_are_refused(real_data: Path) -> None:
         last = int(file["frames"]["frame_idx"].max())
     with pytest.raises(InputError, match=rf"small_robot\.mp4: expected frame {last}, which is labelled"):
         check_labels(flies)
+
+
+def test_labels_that_look_wrong_are_those_that_are(real_data: Path) -> None:
+    """The open field's one image whose ears are exchanged; the mouse's haunch, whose label drifts while it sits still;
+    two paws of the mirror mouse on one spot."""
+    (ears,) = suspect_labels(load_labels(real_data / OPENFIELD, missing="skip"))
+    assert (ears.kind, ears.keypoints, ears.where) == ("exchanged", ("leftear", "rightear"), "m4s1, frame 102")
+    views = ("back", "mid", "side", "top")
+    mouse = [load_labels(next((real_data / MOUSE / view).glob("*.slp")), camera=view) for view in views]
+    found = [suspect for suspect in suspect_labels(join_labels(mouse)) if suspect.row >= 0]
+    assert {suspect.kind for suspect in found} == {"outlier"}
+    assert found[0].keypoints == ("Haunch_left",)
+    assert len(found) <= 0.001 * np.isfinite(join_labels(mouse).points[..., 0]).sum()
+    (paws,) = suspect_labels(load_labels(real_data / MIRROR))
+    assert (paws.kind, paws.where) == ("same_spot", "labeled-data, frame 88")
