@@ -1,7 +1,7 @@
-"""What a network learns from real labels: python benchmarks/networks.py mouse | flies [--help]
+"""What a network learns from real labels: python benchmarks/networks.py mouse | flies | openfield [--help]
 
-DATA (--data, or POSE3D_REAL_DATA) holds sleap_anipose_minimal and sleap_tracks; results go to WORK, from which a
-training that was cut off goes on. Figures: benchmarks/README.md. The last line is all of them as JSON.
+DATA (--data, or POSE3D_REAL_DATA) holds sleap_anipose_minimal, sleap_tracks and dlc_openfield; results go to WORK, from
+which a training that was cut off goes on. Figures: benchmarks/README.md. The last line is all of them as JSON.
 
 mouse: trained on frames 0-39 of all four views, tested on frames 60-119, whose images are turned about their centre by
 20-40 degrees to either side and shifted by up to 60 px in x and y (black beside them). Judged are labelled keypoints
@@ -14,6 +14,9 @@ stages.
 flies: 100 training frames; test frames from other blocks of the clip (blocks), or from its end, where the flies walk,
 while those trained on are of its beginning, where they stand (hard). Both are found in a frame when each is matched to
 an estimate that holds at least half of its labelled keypoints; alike: with an OKS of at least 0.5.
+
+openfield: the 58 images of a mouse from above, of which 12 random ones are for the test (--seed); ears that the look at
+the labels calls exchanged are exchanged back, in all. Distances of all keypoints; a missed one is infinitely far.
 """
 
 import argparse
@@ -33,6 +36,7 @@ from pose3d.assembly import AssemblyOptions
 from pose3d.config import load_session
 from pose3d.detection_scores import DetectionOptions, evaluate_detections
 from pose3d.files import load_labels
+from pose3d.label_check import suspect_labels
 from pose3d.labels import join_labels
 from pose3d.nn.network import save_network
 from pose3d.nn.options import PredictOptions, TrainOptions
@@ -192,9 +196,31 @@ def flies(arguments):
     return figures
 
 
+def openfield(arguments):
+    """Distances in random images of one mouse."""
+    labels = load_labels(arguments.data / "dlc_openfield/openfield-Pranav-2018-10-30", missing="skip")
+    points = labels.points.copy()
+    for suspect in suspect_labels(labels):
+        print("  " + str(suspect))
+        if suspect.kind == "exchanged":
+            a, b = map(labels.skeleton.index, suspect.keypoints)
+            points[suspect.row, suspect.slot, [a, b]] = points[suspect.row, suspect.slot, [b, a]]
+    labels = replace(labels, points=points)
+    order = np.random.default_rng(arguments.seed).permutation(len(labels))
+    network, seconds = trained(labels.take(np.sort(order[12:])), arguments, arguments.seed)
+    save_network(arguments.work / "network.safetensors", network)
+    test = labels.take(np.sort(order[:12]))
+    errors = distances(test.points[:, 0], predicted(test.images(), network, 1))
+    figures = {"seed": arguments.seed, "training, s": round(seconds)} | told("all", errors)
+    known = errors[~np.isnan(errors)]
+    figures |= {"mean, px": known.mean(), "RMSE, px": np.sqrt((known**2).mean()), "errors, px": errors.ravel().tolist()}
+    print(f"  mean {known.mean():.3g} px, RMSE {figures['RMSE, px']:.3g} px, worst {known.max():.3g} px")
+    return figures
+
+
 def parsed():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("mouse", "flies"))
+    parser.add_argument("what", choices=("mouse", "flies", "openfield"))
     parser.add_argument("--data", type=Path, default=os.environ.get("POSE3D_REAL_DATA"))
     parser.add_argument("--work", type=Path, help="default: a temporary folder")
     parser.add_argument("--split", choices=("blocks", "hard"), default="blocks")
@@ -213,4 +239,4 @@ def parsed():
 arguments = parsed()
 with tempfile.TemporaryDirectory() as temporary:
     arguments.work = arguments.work or Path(temporary)
-    print(json.dumps({"mouse": mouse, "flies": flies}[arguments.what](arguments)))
+    print(json.dumps({"mouse": mouse, "flies": flies, "openfield": openfield}[arguments.what](arguments)))
