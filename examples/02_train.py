@@ -1,8 +1,8 @@
 """From a few labelled frames to 2D keypoints in a video: python examples/02_train.py [SESSION] [OUTPUT]
 
 Takes the frames of one of the SESSION's videos whose keypoints are known as labels; with `load_labels` they come from a
-SLEAP or DeepLabCut project. To be quick it goes on from the demo's network for a few steps; your own training starts
-from ImageNet's weights (leave `start` out, and TrainOptions as they are) and takes minutes.
+SLEAP, DeepLabCut, Lightning Pose or COCO project. To be quick it goes on from the demo's network for a few steps; your
+own training starts from ImageNet's weights (leave `start` out, and TrainOptions as they are) and takes minutes.
 """
 
 import sys

@@ -20,6 +20,8 @@ _BOARD_WORDS = re.compile(r"calib|charuco|checker|board", re.IGNORECASE)
 _CAMERA_WORDS = ("cam", "camera", "view", "kamera")
 _LOOK_AT = 20000  # files
 _LABELS = "labels/{camera}"
+_IMAGES = "labeled-data"
+"""The images of DeepLabCut's and Lightning Pose's projects."""
 _OWN_FOLDERS = ("labels", "models")
 """What lies in these is neither 2D poses nor footage."""
 
@@ -74,7 +76,8 @@ def look_around(folder: Path) -> Findings:
     """Look for the files of a session: in the house's layout first, else wherever names differ only by the camera."""
     house = _session(folder, Patterns())
     everything, pictures = _tree(folder)
-    files = [f for f in everything if f.partition("/")[0] not in _OWN_FOLDERS]
+    labelled = _labelled((*everything, *pictures))
+    files = [f for f in everything if f.partition("/")[0] not in _OWN_FOLDERS and f not in labelled]
     guesses = {
         "calibration": _first_guess(
             [p for p in (*pictures, *_ending(files, VIDEO_SUFFIXES)) if _BOARD_WORDS.search(p)]
@@ -101,14 +104,28 @@ def look_around(folder: Path) -> Findings:
 
 
 def _labels(house: Session) -> str | None:
-    """The house's pattern where there are labels, else the folder of a DeepLabCut project."""
+    """The house's pattern where there are labels, else the folder of a DeepLabCut or Lightning Pose project."""
     try:
         find_labels(house, LabelTable(_LABELS))
     except InputError:
-        projects = [path.parent for path in sorted(house.data.glob("*/config.yaml"))]
-        projects = [path for path in projects if (path / "labeled-data").is_dir()]
+        folders = [
+            path.parent for path in (house.data / _IMAGES, *sorted(house.data.glob(f"*/{_IMAGES}"))) if path.is_dir()
+        ]
+        projects = [path for path in folders if (path / "config.yaml").is_file() or any(path.glob("*.csv"))]
         return projects[0].relative_to(house.data).as_posix() if projects else None
     return _LABELS
+
+
+def _labelled(paths: Iterable[str]) -> set[str]:
+    """What is part of a project's labels, and no 2D poses: what lies among its images, tables beside these or of their
+    name."""
+    parts = {path: path.split("/") for path in paths}
+    roots = {tuple(own[: own.index(_IMAGES)]) for own in parts.values() if _IMAGES in own}
+    return {
+        path
+        for path, own in parts.items()
+        if _IMAGES in own or own[-1].startswith("CollectedData") or (path.endswith(".csv") and tuple(own[:-1]) in roots)
+    }
 
 
 def _model(files: list[str]) -> str | None:
@@ -247,8 +264,8 @@ _TEMPLATE = """\
 # between = ["a", "b"]
 # length = 300.0
 
-# Frames that were labelled by hand (SLEAP, DeepLabCut): a network learns from them to predict recordings that have only
-# videos. Alone: `pose3d train`.
+# Frames that were labelled by hand (SLEAP, DeepLabCut, Lightning Pose, COCO's .json): a network learns from them to
+# predict recordings that have only videos. Alone: `pose3d train`.
 {labels_table}[labels]
 {labels_table}files = "{labels}"
 # video = "recordings/{labelled}/{{camera}}.mp4"   # the labelled videos, if not where a SLEAP project says

@@ -31,9 +31,12 @@ ENDINGS: dict[str, tuple[str, ...]] = {
     "intrinsics": (*VIDEO_ENDINGS, ""),
     "poses2d": (".nc", ".analysis.h5", ".slp", ".h5", ".csv", "_json", ""),
     "video": (*VIDEO_ENDINGS, ""),
-    "labels": (".pkg.slp", ".slp", ".h5", ".csv", ""),
+    "labels": (".pkg.slp", ".slp", ".h5", ".csv", ".json", ""),
 }
 """What a pattern without an ending may end in, the preferred one first; "" is a folder."""
+
+_COCO = (b'"annotations"', b'"keypoints"')
+"""What stands in COCO's labels, and not in any .json."""
 
 NamePairs = tuple[tuple[str, str], ...]
 
@@ -69,8 +72,9 @@ class SkeletonTable:
 class LabelTable:
     """Where labelled frames lie: one `[labels]` or `[[labels]]`, paths relative to the data folder.
 
-    files: SLEAP projects, DeepLabCut tables or projects' folders; {camera} stands for the camera's name. camera: whose
-    a file without {camera} is, "" = several or unknown. frames: (first, last) to take, None = all. missing: "error", or
+    files: SLEAP projects, DeepLabCut or Lightning Pose tables or projects' folders, COCO's .json; {camera} stands for
+    the camera's name, "." for the data folder. camera: whose a file without {camera} is, "" = several (a Lightning Pose
+    project names its views) or unknown. frames: (first, last) to take, None = all. missing: "error", or
     "skip" to leave out labels whose image is missing. video: where the labelled videos lie, if not where a SLEAP
     project says.
     """
@@ -212,6 +216,8 @@ def drawn_skeleton(skeleton: Skeleton, table: SkeletonTable) -> Skeleton:
 def _matching(root: Path, pattern: str, what: str) -> dict[str, Path]:
     """{what stands for {camera}: path} by name; of several endings the first wins. Without {camera} one, named ""."""
     root, pattern = _anchored(root, pattern)
+    if pattern == ".":
+        return {"": root} if root.is_dir() and _holds(root, what) else {}
     found: dict[str, Path] = {}
     taken: set[Path] = set()
     endings = ("",) if Path(pattern).suffix else ENDINGS[what]
@@ -220,7 +226,8 @@ def _matching(root: Path, pattern: str, what: str) -> dict[str, Path]:
         for path in sorted(root.glob(pattern.replace("{camera}", "*") + ending)):
             match = expression.fullmatch(path.relative_to(root).as_posix())
             plain_file = ending == "" and not Path(pattern).suffix and not path.is_dir()
-            if match is None or plain_file or path in taken or not _holds(path, what):
+            other_json = ending == ".json" and not _is_coco(path)
+            if match is None or plain_file or other_json or path in taken or not _holds(path, what):
                 continue
             name = match.groupdict().get("camera", "")
             if name != "intrinsics":
@@ -249,13 +256,23 @@ def _folders(root: Path, pattern: str) -> list[str]:
 
 
 def _holds(path: Path, what: str) -> bool:
-    """Whether a folder holds what it should: OpenPose's JSON, DeepLabCut's labels, or images. A file always does."""
+    """Whether a folder holds what it should: OpenPose's JSON, labels of DeepLabCut or Lightning Pose, or images. A file
+    always does."""
     if not path.is_dir():
         return True
     if what == "labels":
-        return (path / "config.yaml").is_file() or any(path.glob("CollectedData*"))
+        named = any((path / name).exists() for name in ("config.yaml", "project.yaml", "labeled-data"))
+        return named or any(path.glob("CollectedData*"))
     suffixes = (".json",) if what == "poses2d" else IMAGE_SUFFIXES
     return any(file.suffix.lower() in suffixes for file in path.iterdir())
+
+
+def _is_coco(path: Path) -> bool:
+    try:
+        text = path.read_bytes()
+    except OSError:
+        return False
+    return all(key in text for key in _COCO)
 
 
 def _expression(pattern: str) -> re.Pattern[str]:

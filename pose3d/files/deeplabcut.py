@@ -3,7 +3,8 @@
 Header rows scorer, [individuals,] bodyparts, coords (x, y, likelihood; labels have no likelihood, 3D tables x, y, z).
 Rows are frame numbers, or the labelled images' paths, whose last integer is the frame. (0, 0) is the centre of the
 first pixel (DeepLabCut issue 2906: "image coordinates are expressed in a discrete space"), so nothing is moved.
-Lightning Pose writes the same tables.
+Lightning Pose writes the same tables; where its labels have a third column, `visible`, coordinates count only at 2
+(its `label_csv_file_format`: 0 is not labelled, and at 1, hidden, "the coordinates are ignored").
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["is_deeplabcut_csv", "poses_of_table", "read_deeplabcut", "read_table", "row_names", "write_deeplabcut"]
 
 _LEVELS = ("scorer", "individuals", "bodyparts", "coords")
+_VISIBLE = 2
+"""What Lightning Pose writes of a keypoint whose coordinates count."""
 _UNIQUE = "single"
 """DeepLabCut's individual that holds the body parts which belong to no animal."""
 
@@ -79,13 +82,16 @@ def poses_of_table(path: Path, table: pd.DataFrame, video: str | None = None, un
         raise InputError(f'{path}: a 3D table does not say its unit of length; give --unit mm, or unit="mm" in Python')
     values = table.to_numpy(dtype=np.float64)[rows]
     points = np.full((len(frame), len(individuals), len(keypoints), len(axes)), np.nan)
-    score = np.ones(points.shape[:3])
+    score, hidden = np.ones(points.shape[:3]), np.zeros(points.shape[:3], dtype=bool)
     for (individual, keypoint, coordinate), place in columns.items():
         i, k = individuals.index(individual), keypoints.index(keypoint)
         if coordinate in axes:
             points[:, i, k, axes.index(coordinate)] = values[:, place]
         elif coordinate == "likelihood":
             score[:, i, k] = values[:, place]
+        elif coordinate == "visible":
+            hidden[:, i, k] = values[:, place] < _VISIBLE
+    points[hidden] = np.nan
     several = individuals != [""]
     return Poses(
         points=points,

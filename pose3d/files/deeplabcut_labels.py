@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ from pose3d.files.numbering import last_integer
 from pose3d.labels import Labels, Picture, join_labels, labels_of_poses
 from pose3d.skeleton import Skeleton
 
-__all__ = ["read_deeplabcut_labels"]
+__all__ = ["read_deeplabcut_labels", "read_label_tables"]
 
 _TABLE = "CollectedData*"
 _SUFFIXES = (".h5", ".csv")
@@ -34,10 +34,20 @@ def read_deeplabcut_labels(path: Path, camera: str = "", video: str | os.PathLik
     project = path.parent if path.name == "config.yaml" else path
     config = project / "config.yaml"
     text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    tables = _tables(project, _value(text, "scorer")) if project.is_dir() else [path]
+    labels = read_label_tables(path, dict.fromkeys(tables, camera), video)
+    edges = _edges(_block(text, "skeleton"), labels.skeleton.keypoints)
+    return replace(labels, skeleton=Skeleton(labels.skeleton.keypoints, edges=edges))
+
+
+def read_label_tables(path: Path, tables: Mapping[Path, str], video: str | os.PathLike[str] | None = None) -> Labels:
+    """The labelled images of some tables of the project `path`, {table: name of its camera}; video: the folder of
+    images that is wanted, of several. Raises InputError naming the file where one is no such table, and the project
+    where nothing is labelled."""
     wanted = None if video is None else {Path(video).name, Path(video).stem}
     parts: list[Labels] = []
     known: list[str] = []
-    for table in _tables(project, _value(text, "scorer")) if project.is_dir() else [path]:
+    for table, camera in tables.items():
         for name, labels in _read(table, camera):
             known.append(name)
             if len(labels) and (wanted is None or name in wanted):
@@ -45,15 +55,16 @@ def read_deeplabcut_labels(path: Path, camera: str = "", video: str | os.PathLik
     if not parts:
         sought = f" of {video}; it holds {', '.join(known)}" if video else "; label some"
         raise InputError(f"{path}: expected labelled images, found none{sought}")
-    labels = join_labels(parts)
-    edges = _edges(_block(text, "skeleton"), labels.skeleton.keypoints)
-    return replace(labels, skeleton=Skeleton(labels.skeleton.keypoints, edges=edges))
+    return join_labels(parts)
 
 
 def _tables(project: Path, scorer: str) -> list[Path]:
-    """One table of each folder of labelled images, of the project's scorer where there are several."""
-    tables = []
-    for folder in [project, *sorted((project / "labeled-data").glob("*/"))]:
+    """One table of each folder of labelled images, of the project's scorer where there are several. Where the project
+    has such folders, a table at its root (dlc2lp makes one for Lightning Pose) would label their images twice."""
+    tables: list[Path] = []
+    for folder in [*sorted((project / "labeled-data").glob("*/")), project]:
+        if folder == project and tables:
+            break
         found = [file for suffix in _SUFFIXES for file in sorted(folder.glob(_TABLE + suffix))]
         stems = sorted({file.stem for file in found})
         if len(stems) > 1:
@@ -63,8 +74,9 @@ def _tables(project: Path, scorer: str) -> list[Path]:
         tables += found[:1]
     if not tables:
         raise InputError(
-            f"{project}: expected a DeepLabCut project with labeled-data/<video>/{_TABLE}.h5 or .csv, found none; "
-            "correct the folder, or label frames"
+            f"{project}: expected a DeepLabCut project with labeled-data/<video>/{_TABLE}.h5 or .csv, or a Lightning "
+            "Pose project with CollectedData.csv, found none; correct the folder, or label frames (of COCO's labels, "
+            "give the .json)"
         )
     return tables
 
@@ -73,7 +85,8 @@ def _read(path: Path, camera: str) -> Iterator[tuple[str, Labels]]:
     """Name and labels of each folder of images of a table."""
     if path.suffix.lower() not in _SUFFIXES or (path.suffix.lower() == ".csv" and not is_deeplabcut_csv(path)):
         raise InputError(
-            f"{path}: expected labels: a SLEAP .slp, or a DeepLabCut project, its config.yaml or a CollectedData table"
+            f"{path}: expected labels: a SLEAP .slp, a DeepLabCut project, its config.yaml or a CollectedData table, a "
+            "Lightning Pose project or one of its tables, or COCO's .json"
         )
     table = read_table(path)
     images = [PurePosixPath(name) for name in row_names(table)]

@@ -115,6 +115,21 @@ def test_labels_and_networks(tmp_path: Path) -> None:
     assert look_around(tmp_path).model == "models"
 
 
+def test_lightning_pose_and_coco_are_labels(tmp_path: Path) -> None:
+    for view in ("top", "side"):
+        tree(tmp_path, f"lp/CollectedData_{view}.csv", f"lp/labeled-data/s_{view}/img1.png", f"lp/{view}.csv")
+        tree(tmp_path, f"lp/labeled-data/s_{view}/CollectedData_me.csv", f"lp/videos/s_{view}.mp4")
+    around = look_around(tmp_path)
+    assert (around.labels, around.patterns) == ("lp", {"video": "lp/videos/s_{camera}.mp4"})
+    inside = look_around(tmp_path / "lp")
+    assert (inside.labels, inside.patterns) == (".", {"video": "videos/s_{camera}.mp4"})
+    assert load_session(write_session(tmp_path / "lp")[0]).labels == (LabelTable("."),)
+    tree(tmp_path / "coco", "labels/top.json")
+    assert look_around(tmp_path / "coco").labels is None
+    (tmp_path / "coco/labels/top.json").write_text('{"annotations": [{"keypoints": []}]}')
+    assert look_around(tmp_path / "coco").labels == "labels/{camera}"
+
+
 def test_a_deeplabcut_project_is_labels(tmp_path: Path) -> None:
     tree(tmp_path, "mice-me/config.yaml", "mice-me/labeled-data/a/CollectedData_me.csv", "other/config.yaml")
     assert look_around(tmp_path).labels == "mice-me"

@@ -167,3 +167,18 @@ def test_labels_are_projects_tables_or_files(tmp_path: Path) -> None:
     assert find_labels(named, LabelTable("dlc/config.yaml", camera="b")) == [("b", tmp_path / "dlc/config.yaml", None)]
     folder = LabelTable("dlc/labeled-data/{camera}")
     assert find_labels(session(tmp_path), folder) == [("a", tmp_path / "dlc/labeled-data/a", None)]
+
+
+def test_labels_of_lightning_pose_and_coco(tmp_path: Path) -> None:
+    tree(tmp_path, "lp/labeled-data/", "lp/top.csv", "labels/a.slp", "labels/b.json", "labels/c.json", "labels/a.json")
+    for name in ("a", "b"):
+        (tmp_path / f"labels/{name}.json").write_text('{"annotations": [{"keypoints": []}]}')
+    found = find_labels(session(tmp_path), LabelTable("labels/{camera}"))
+    assert found == [("a", tmp_path / "labels/a.slp", None), ("b", tmp_path / "labels/b.json", None)]
+    assert find_labels(session(tmp_path), LabelTable("lp")) == [("", tmp_path / "lp", None)]
+    assert find_labels(session(tmp_path), LabelTable("lp/{camera}.csv")) == [("top", tmp_path / "lp/top.csv", None)]
+    assert find_labels(session(tmp_path / "lp"), LabelTable(".")) == [("", tmp_path / "lp", None)]
+    with pytest.raises(InputError, match="expected labelled frames, found none"):
+        find_labels(session(tmp_path), LabelTable("."))
+    named = find_labels(session(tmp_path), LabelTable("labels/{camera}.json"))
+    assert [name for name, _, _ in named] == ["a", "b", "c"]  # the reader tells what is wrong with c

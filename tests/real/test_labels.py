@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import h5py
@@ -39,6 +41,74 @@ def test_labels_stand_in_their_images(real_data: Path, name: str, shape: tuple[i
     assert set(labels.video) == {video}
     check_labels(labels)
     assert labels.image(0).shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "keypoints", "edges", "video"),
+    [
+        ("ak/test_animalkingdom.json", [27, 28], 12, 22, "AAOYRUDX"),  # of a category that it does not list
+        ("animalpose/test_animalpose.json", [105, 110], 32, 20, "test_animalpose"),
+        ("ap10k/test_ap10k.json", [4, 37516], 32, 17, "test_ap10k"),  # 54 categories of the same keypoints
+        ("atrw/test_atrw.json", [61, 3464], 30, 14, "test_atrw"),  # edges from 0
+        ("fly/test_fly.json", [1400, 1450], 64, 25, "test_fly"),
+        ("horse10/test_horse10.json", [244, 292, 465], 52, 0, "test_horse10"),
+        ("locust/test_locust.json", [630, 650], 70, 26, "test_locust"),
+        ("macaque/test_macaque.json", [1473, 3217], 31, 19, "test_macaque"),
+        ("zebra/test_zebra.json", [810, 850], 18, 8, "test_zebra"),
+    ],
+)
+def test_coco_keypoints_of_nine_sets_of_animals(
+    real_data: Path, name: str, frames: list[int], keypoints: int, edges: int, video: str
+) -> None:
+    labels = load_labels(real_data / "mmpose_animals" / name)
+    check_labels(labels)
+    np.testing.assert_array_equal(labels.frame, frames)
+    assert labels.points.shape[:2] == (len(frames), 1)
+    assert np.isfinite(labels.points[..., 0]).sum() == keypoints
+    assert len(labels.skeleton.edges) == edges
+    assert set(labels.video) == {video}
+    data = json.loads((real_data / "mmpose_animals" / name).read_text())
+    assert sum(animal["num_keypoints"] for animal in data["annotations"]) == keypoints
+    sizes = {Path(image["file_name"]).name: (image["height"], image["width"], 3) for image in data["images"]}
+    for row, image in labels.images():
+        assert image.shape == sizes[labels.pictures[row].path.name]
+
+
+def test_edges_of_coco_join_what_belongs_together(real_data: Path) -> None:
+    """Of 0-based and 1-based skeletons: with the wrong base edges would go across the animal."""
+    for name, pair in (
+        ("atrw/test_atrw.json", ("left_ear", "nose")),
+        ("ak/test_animalkingdom.json", ("Ankle_Left", "Knee_Left")),
+        ("zebra/test_zebra.json", ("head", "snout")),
+        ("macaque/test_macaque.json", ("right_ankle", "right_knee")),
+    ):
+        skeleton = load_labels(real_data / "mmpose_animals" / name).skeleton
+        assert pair in {
+            tuple(sorted((skeleton.keypoints[a], skeleton.keypoints[b]), key=str)) for a, b in skeleton.edges
+        }
+
+
+def test_the_mirrors_views_as_a_project_of_two(real_data: Path, tmp_path: Path) -> None:
+    """The mirror mouse's table as Lightning Pose splits it: a table for each view, the keypoints' names alike."""
+    whole = load_labels(real_data / MIRROR)
+    lines = [line.split(",") for line in (real_data / MIRROR / "CollectedData.csv").read_text().splitlines()]
+    for view in ("top", "bot"):
+        columns = [place for place, part in enumerate(lines[1]) if re.fullmatch(rf"(?!obs).*_{view}", part)]
+        rows = [[line[0], *(line[place].removesuffix(f"_{view}") for place in columns)] for line in lines]
+        for row in rows[3:]:
+            row[0] = row[0].replace("labeled-data/", f"labeled-data/mouse_{view}/")
+        (tmp_path / f"CollectedData_{view}.csv").write_text("\n".join(",".join(row) for row in rows) + "\n")
+        (tmp_path / "labeled-data").mkdir(exist_ok=True)
+        (tmp_path / f"labeled-data/mouse_{view}").symlink_to(real_data / MIRROR / "labeled-data")
+    labels = load_labels(tmp_path)
+    check_labels(labels)
+    for view in ("top", "bot"):
+        own = labels.take([camera == view for camera in labels.camera])
+        assert set(own.video) == {f"mouse_{view}"}
+        np.testing.assert_array_equal(own.frame, whole.frame)
+        parts = [whole.skeleton.index(f"{name}_{view}") for name in own.skeleton.keypoints]
+        np.testing.assert_array_equal(own.points, whole.points[:, :, parts])
+        np.testing.assert_array_equal(own.image(0), whole.image(0))
 
 
 def test_the_flies_are_where_their_labels_are(real_data: Path) -> None:

@@ -320,7 +320,7 @@ def test_what_holds_no_labels_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a DeepLabCut project with labeled-data"):
         load_labels(tmp_path)
     (tmp_path / "a.csv").write_text("frame,x\n1,2\n")
-    with pytest.raises(InputError, match=r"a\.csv: expected labels: a SLEAP \.slp, or"):
+    with pytest.raises(InputError, match=r"a\.csv: expected labels: a SLEAP \.slp, .*, or COCO's \.json"):
         load_labels(tmp_path / "a.csv")
     (tmp_path / "b.csv").write_text("scorer,n,n,n\nbodyparts,nose,nose,nose\ncoords,x,y,likelihood\n0,1,2,0.9\n")
     with pytest.raises(InputError, match=r"b\.csv: expected rows named by images, got frame numbers"):
