@@ -56,6 +56,7 @@ _SD = 1 / math.sqrt(2 * math.log(2))
 """SD per axis of a 2D Gaussian from its median distance: that follows Rayleigh's distribution."""
 STATE = "training.safetensors"
 IN_PARTS = "batch computed in parts"
+HISTORY = "history: step, loss, mean capped held-out error px"
 
 
 def train_network(
@@ -267,7 +268,7 @@ class _Training:
             "held-out error, px, median": _quantile(known, 50),
             "95th percentile": _quantile(known, 95),
             "held-out keypoints found, %": 100 * float(np.isfinite(known).mean()) if known.size else None,
-            "history: step, loss, mean capped held-out error px": [list(row) for row in self.at.history],
+            HISTORY: [list(row) for row in self.at.history],
             "cap, px": self._limit(),
         }
         if known.size and np.isfinite(known).mean() < POOR:

@@ -27,14 +27,22 @@ BACKGROUND: Colour = (24, 24, 24)
 TEXT: Colour = (235, 235, 235)
 GOOD: Colour = (86, 180, 233)
 BAD: Colour = (255, 110, 20)
+GUESS: Colour = (240, 228, 66)
 _SHIFT = 4
 
 
-def label_sheet(labels: Labels, suspects: Sequence[Suspect], *, most: int = MOST) -> Image:
+def label_sheet(
+    labels: Labels,
+    suspects: Sequence[Suspect],
+    *,
+    estimates: NDArray[np.float64] | None = None,
+    most: int = MOST,
+) -> Image:
     """RGB (height, width, 3): at most so many animals, each with its keypoints and, where it is suspected, what of.
 
     Suspects about single animals come first, in their order; then others, spread over the labels. Keypoints that are
-    suspected are rings with a name. Reads the pictures. Raises InputError naming a file that cannot be read.
+    suspected are rings with a name. estimates: (n, individuals, keypoints, 2) px, where a network has them: crosses,
+    joined to the labels. Reads the pictures. Raises InputError naming a file that cannot be read.
     """
     told: dict[tuple[int, int], list[Suspect]] = {}
     for suspect in suspects:
@@ -45,7 +53,7 @@ def label_sheet(labels: Labels, suspects: Sequence[Suspect], *, most: int = MOST
     chosen = list(dict.fromkeys([*told, *((int(row), int(slot)) for row, slot in spread)]))[:most]
     columns = min(COLUMNS, max(1, len(chosen)))
     head = round(LINES * 2 * LETTER + LETTER)
-    sheet = np.full((-(-len(chosen) // columns) * (CELL + head), columns * CELL, 3), BACKGROUND, dtype=np.uint8)
+    sheet = np.full((max(1, -(-len(chosen) // columns)) * (CELL + head), columns * CELL, 3), BACKGROUND, dtype=np.uint8)
     images = dict(labels.take(rows).images()) if (rows := [row for row, _ in chosen]) else {}
     for i, (row, slot) in enumerate(chosen):
         y, x = i // columns * (CELL + head), i % columns * CELL
@@ -55,11 +63,14 @@ def label_sheet(labels: Labels, suspects: Sequence[Suspect], *, most: int = MOST
             write_text(sheet, words, x + 6, y + (line + 1) * 2 * LETTER, LETTER, BAD if own else TEXT)
         wrong = {name for suspect in own for name in suspect.keypoints}
         cell = sheet[y + head : y + head + CELL - 4, x + 2 : x + CELL - 2]
-        _draw(cell, images[i], labels, row, slot, wrong)
+        guessed = np.full((len(labels.skeleton), 2), np.nan) if estimates is None else estimates[row, slot]
+        _draw(cell, images[i], labels, row, slot, wrong, guessed)
     return sheet
 
 
-def _draw(cell: Image, image: Image, labels: Labels, row: int, slot: int, wrong: set[str]) -> None:
+def _draw(
+    cell: Image, image: Image, labels: Labels, row: int, slot: int, wrong: set[str], guessed: NDArray[np.float64]
+) -> None:
     """One animal of an image, enlarged to a cell."""
     points = labels.points[row, slot]
     known = points[np.isfinite(points[:, 0])]
@@ -75,6 +86,11 @@ def _draw(cell: Image, image: Image, labels: Labels, row: int, slot: int, wrong:
     for a, b in labels.skeleton.edges:
         if np.isfinite(xy[[a, b]]).all():
             cv2.line(cell, _fixed(xy[a]), _fixed(xy[b]), (160, 160, 160), 1, cv2.LINE_AA, _SHIFT)
+    for point, guess in zip(xy, guessed * scale + shift, strict=True):
+        if np.isfinite([point, guess]).all():
+            guess = np.clip(guess, -width, 2 * width)
+            cv2.line(cell, _fixed(point), _fixed(guess), GUESS, 1, cv2.LINE_AA, _SHIFT)
+            cv2.drawMarker(cell, (round(guess[0]), round(guess[1])), GUESS, cv2.MARKER_TILTED_CROSS, 10, 1, cv2.LINE_AA)
     for name, point in zip(labels.skeleton.keypoints, xy, strict=True):
         if not np.isfinite(point).all():
             continue

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from calibration.errors import InputError
+from calibration.files.atomic import write_bytes
 from pose3d.files import load_labels
 from pose3d.labels import Labels, check_labels, join_labels
 from pose3d.nn.options import TrainOptions
@@ -17,9 +19,12 @@ from pose3d.records import Plan, Progress, StageReport, fingerprint_source, run_
 from pose3d.session import Session, drawn_skeleton, find_labels
 from pose3d.skeleton import Skeleton
 
+if TYPE_CHECKING:
+    from pose3d.nn.network import Network
+
 __all__ = ["MODELS", "NETWORK", "fingerprint_labels", "gather_labels", "train_networks"]
 
-VERSION = 2
+VERSION = 3
 MODELS, NETWORK = "models", "network"
 """Folder of the networks in the results, and the name of the one that is for all cameras."""
 
@@ -65,6 +70,27 @@ def gather_labels(session: Session) -> Labels:
     return labels
 
 
+def _show(path: Path, network: Network, labels: Labels, options: TrainOptions) -> None:
+    """How the training went, step by step, and a sheet of the held-out animals that are found worst."""
+    import pandas as pd
+
+    from pose3d.nn.review import held_out_labels, nearest_candidates, worst_keypoints
+    from pose3d.nn.train import HISTORY
+    from pose3d.render.curve import training_curve
+    from pose3d.render.label_sheet import label_sheet
+    from pose3d.video import save_picture
+
+    history = network.metrics[HISTORY]
+    table = pd.DataFrame(history, columns=["step", "loss", "held_out_px"])
+    write_bytes(path.with_suffix(".training.csv"), table.to_csv(index=False, lineterminator="\n").encode())
+    write_bytes(path.with_suffix(".training.svg"), training_curve(history).encode())
+    if options.held_out:
+        held = held_out_labels(labels, options)
+        estimates = nearest_candidates(network, held)
+        sheet = label_sheet(held, worst_keypoints(held, estimates), estimates=estimates)
+        save_picture(path.with_suffix(".worst.png"), sheet)
+
+
 def fingerprint_labels(labels: Labels) -> dict[str, Any]:
     """What tells whether labels or their pictures have changed, wherever and in which file they lie."""
     digest = hashlib.sha256(labels.points.tobytes())
@@ -80,7 +106,8 @@ def _train(
     session: Session, labels: Labels, name: str, options: TrainOptions, force: bool, progress: Progress | None
 ) -> StageReport:
     path = session.output / MODELS / f"{name}.safetensors"
-    outputs = (f"{MODELS}/{path.name}", f"{MODELS}/{path.stem}.json")
+    beside = (".json", ".training.csv", ".training.svg") + ((".worst.png",) if options.held_out else ())
+    outputs = (f"{MODELS}/{path.name}", *(f"{MODELS}/{path.stem}{ending}" for ending in beside))
     stage = "train" if name == NETWORK else f"train.{name}"
     plan = Plan(session.output, stage, VERSION, fingerprint_labels(labels), {"train": options}, outputs)
 
@@ -93,6 +120,7 @@ def _train(
         except InputError as error:
             raise InputError(f"{session.file}: {error}") from None
         save_network(path, network)
+        _show(path, network, labels, options)
         cameras = Counter(camera or "unknown" for camera in labels.camera)
         numbers = {key: value for key, value in network.metrics.items() if not isinstance(value, list)}
         counted = dict(cameras) if any(labels.camera) else len(labels)

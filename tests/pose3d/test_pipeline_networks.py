@@ -20,6 +20,7 @@ from pose3d.files import load_poses, save_poses
 from pose3d.identity import IdentityOptions
 from pose3d.nn.network import Network, NetworkSpec, make_module, save_network
 from pose3d.nn.options import PredictOptions, TrainOptions
+from pose3d.nn.train import HISTORY
 from pose3d.pipeline import run_session
 from pose3d.session import LabelTable, Session
 from pose3d.skeleton import Skeleton
@@ -137,7 +138,7 @@ def test_trained_once_from_labels_where_there_is_no_network(
 
     def train(labels, folder, options, *, progress=None):
         trained.append(len(labels))
-        return Network(SPEC, make_module(SPEC), np.ones(3), metrics={"held-out error, px, median": 1.5})
+        return Network(SPEC, make_module(SPEC), np.ones(3), metrics={HISTORY: [], "held-out error, px, median": 1.5})
 
     monkeypatch.setattr("pose3d.nn.train.train_network", train)
     for name in ("recordings", "calibration.toml"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from calibration.errors import InputError
@@ -76,7 +77,13 @@ def test_one_network_for_all_cameras(data: Path, tmp_path: Path) -> None:
     session = session_of(data, tmp_path)
     (report,) = train_networks(session, progress=lambda what, done, total: told.append(what))
     assert report.stage == "train"
-    assert report.outputs == (tmp_path / "models/network.safetensors", tmp_path / "models/network.json")
+    beside = ("safetensors", "json", "training.csv", "training.svg", "worst.png")
+    assert report.outputs == tuple(tmp_path / f"models/network.{ending}" for ending in beside)
+    curve = pd.read_csv(report.outputs[2])
+    assert curve["step"].tolist() == [2, 4]
+    assert np.isfinite(curve[["loss", "held_out_px"]]).all(axis=None)
+    assert report.outputs[3].read_text().startswith("<svg")
+    assert cv2.imread(str(report.outputs[4])).shape[1] > 400
     assert report.summary["labelled frames"] == {"left": FRAMES, "right": FRAMES}
     assert "held-out error, px, median" in report.summary
     assert any("held-out error" in what and what.endswith(" px") for what in told)
