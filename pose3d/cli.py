@@ -275,7 +275,7 @@ def render(
 
 @app.command
 def evaluate(truth: Path, estimate: Path, *, unit: str | None = None, json: Json = False) -> None:
-    """Compare poses with the truth: distances, delivered share, identity errors.
+    """Compare poses with the truth: distances, delivered share, identity errors; what covariances and scores are worth.
 
     Parameters
     ----------
@@ -287,23 +287,14 @@ def evaluate(truth: Path, estimate: Path, *, unit: str | None = None, json: Json
         of the lengths, where a file does not say
     """
     from pose3d.console import show_numbers, tell_json
-    from pose3d.evaluation import evaluate_pose, evaluate_tracks
-    from pose3d.files import load_poses
+    from pose3d.stages.scores import score_files
 
-    known, found = load_poses(truth, unit=unit), load_poses(estimate, unit=unit)
-    pose, tracks = evaluate_pose(known, found).to_dict(), evaluate_tracks(known, found).to_dict()
-    if pose["n"] == 0:
-        from calibration.errors import InputError
-
-        raise InputError(
-            f"{estimate}: no keypoint is within an animal's size of {truth}; are both in the same world? A calibration "
-            "has a world of its own: examples/04_evaluate_render.py shows how to bring poses into another"
-        )
+    told = score_files(truth, estimate, unit=unit)
     if json:
-        tell_json({"pose": pose, "tracks": tracks})
+        tell_json(told)
         return
-    show_numbers(f"{estimate} against {truth}: pose", pose)
-    show_numbers("identity", tracks)
+    for what, numbers in told.items():
+        show_numbers(f"{estimate} against {truth}: {what}" if what == "pose" else what, numbers)
 
 
 @app.command

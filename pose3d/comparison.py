@@ -10,13 +10,16 @@ from calibration.errors import InputError
 from pose3d.poses import Poses
 from pose3d.skeleton import Skeleton
 
-__all__ = ["animals_size", "assigned", "closeness", "on_common_ground"]
+__all__ = ["animals_size", "assigned", "closeness", "matched", "on_common_ground"]
+
+COVARIANCES = ("covariance", "covariance_total")
 
 Float = NDArray[np.float64]
 
 
 def on_common_ground(truth: Poses, estimate: Poses) -> tuple[Poses, Poses]:
-    """Both on the truth's frames and on their common keypoints; frames that the estimate lacks are empty."""
+    """Both on the truth's frames and on their common keypoints; frames that the estimate lacks are empty. Of its extras
+    the estimate keeps its covariances."""
     if truth.unit != estimate.unit or truth.shape[3] != estimate.shape[3]:
         raise InputError(
             f"evaluate: the truth is {truth.shape[3]}D in {truth.unit}, the estimate {estimate.shape[3]}D in "
@@ -37,6 +40,11 @@ def on_common_ground(truth: Poses, estimate: Poses) -> tuple[Poses, Poses]:
         )
     points = np.where(there[:, None, None, None], estimate.points[rows], np.nan)
     ids = np.where(there[:, None], estimate.ids[rows], -1)
+    extras = {
+        name: np.where(there[:, None, None, None, None], estimate.extras[name][rows], np.nan)
+        for name in COVARIANCES
+        if name in estimate.extras
+    }
     moved = Poses(
         points,
         np.where(there[:, None, None], estimate.score[rows], 0.0),
@@ -46,6 +54,7 @@ def on_common_ground(truth: Poses, estimate: Poses) -> tuple[Poses, Poses]:
         skeleton=estimate.skeleton,
         names=estimate.names,
         unit=truth.unit,
+        extras=extras,
     )
     return _with_keypoints(truth, names), _with_keypoints(moved, names)
 
@@ -78,9 +87,34 @@ def assigned(gain: Float) -> NDArray[np.intp]:
     return partner
 
 
+def matched(truth: Poses, estimate: Poses) -> tuple[Poses, Poses, float]:
+    """Both on common ground with the same individual in the same slot, and the truth's animals' size.
+
+    Individuals meet by identity where both know identities: the assignment over the whole recording that brings most
+    keypoints closest; else frame by frame. Raises InputError when nothing can be compared.
+    """
+    true, found = on_common_ground(truth, estimate)
+    size = animals_size(true)
+    if np.any(truth.ids >= 0) and np.any(estimate.ids >= 0):
+        true, found = true.by_id(), found.by_id()
+        pairs = assigned(_gain(true.points, found.points, size)[None])[0]
+        partner = np.tile(pairs, (len(true.frame), 1))
+    else:
+        partner = assigned(closeness(true.points, found.points, size))
+    return true, found.take_slots(partner), size
+
+
+def _gain(true: Float, found: Float, size: float) -> Float:
+    gain = np.zeros((true.shape[1], found.shape[1]))
+    for a in range(true.shape[1]):
+        gain[a] = closeness(true[:, a : a + 1], found, size).sum(axis=(0, 1))
+    return gain
+
+
 def _with_keypoints(poses: Poses, names: list[str]) -> Poses:
     order = [poses.skeleton.index(name) for name in names]
     return Poses(
         poses.points[:, :, order], poses.score[:, :, order], ids=poses.ids, frame=poses.frame, time=poses.time,
         skeleton=Skeleton(tuple(names)), names=poses.names, unit=poses.unit, fps=poses.fps,
+        extras={name: poses.extras[name][:, :, order] for name in COVARIANCES if name in poses.extras},
     )  # fmt: skip

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from calibration.rig import CameraRig
-from pose3d.comparison import animals_size, assigned, closeness, on_common_ground
+from pose3d.comparison import animals_size, matched, on_common_ground
 from pose3d.poses import Groups, Poses
 
 __all__ = [
@@ -89,15 +89,7 @@ def evaluate_pose(truth: Poses, estimate: Poses) -> PoseErrors:
     counts as not delivered.
     Raises InputError when nothing can be compared: other units, no common frame or keypoint.
     """
-    true, found = on_common_ground(truth, estimate)
-    size = animals_size(true)
-    if np.any(truth.ids >= 0) and np.any(estimate.ids >= 0):
-        true, found = true.by_id(), found.by_id()
-        pairs = assigned(_gain(true.points, found.points, size)[None])[0]
-        partner = np.tile(pairs, (len(true.frame), 1))
-    else:
-        partner = assigned(closeness(true.points, found.points, size))
-    found = found.take_slots(partner)
+    true, found, size = matched(truth, estimate)
     distance = np.linalg.norm(true.points - found.points, axis=-1)
     wanted, got = ~true.missing, ~np.isnan(distance)
     medians = {
@@ -176,13 +168,6 @@ def _mean_distance(true: Float, found: Float) -> Float:
     apart = np.linalg.norm(true[:, :, None] - found[:, None], axis=-1)
     both = ~np.isnan(apart)
     return np.where(both.any(axis=-1), np.nansum(apart, axis=-1) / np.maximum(both.sum(axis=-1), 1), np.nan)
-
-
-def _gain(true: Float, found: Float, size: float) -> Float:
-    gain = np.zeros((true.shape[1], found.shape[1]))
-    for a in range(true.shape[1]):
-        gain[a] = closeness(true[:, a : a + 1], found, size).sum(axis=(0, 1))
-    return gain
 
 
 def _clear(

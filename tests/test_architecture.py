@@ -44,6 +44,7 @@ FLOORS = {
             "smoothing",
             "evaluation",
             "detection_scores",
+            "covariance_scores",
         ],
         ["motion", "rehearsal"],
         ["refinement"],
