@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pose3d.labels import Labels
 from pose3d.skeleton import symmetry_by_name
 
-__all__ = ["Suspect", "suspect_labels"]
+__all__ = ["Suspect", "place_of", "suspect_labels"]
 
 Complex = NDArray[np.complex128]
 Float = NDArray[np.float64]
@@ -35,7 +35,8 @@ TOUCHING_PX = 1e-3
 class Suspect:
     """Labels that somebody should look at again.
 
-    kind: "exchanged", "outlier", "same_spot", "twice" or "never_labelled". keypoints: names. row, slot: of the labels,
+    kind: "exchanged", "outlier", "same_spot", "twice", "never_labelled"; "contradicted" by other cameras
+    (`view_check`). keypoints: names. row, slot: of the labels,
     -1 where it is about a whole camera. where: camera, video and frame, for people. score: how many times as far from
     what is usual; those worst come first. message: what is wrong, for people.
     """
@@ -73,7 +74,8 @@ def suspect_labels(labels: Labels) -> tuple[Suspect, ...]:
     return tuple(sorted(found, key=lambda one: (kinds.index(one.kind), -one.score if one.score > 0 else 0.0)))
 
 
-def _where(labels: Labels, row: int) -> str:
+def place_of(labels: Labels, row: int) -> str:
+    """Camera, video and frame of a row, for people."""
     camera, video = labels.camera[row], labels.video[row]
     return f"{f'{camera}, ' if camera else ''}{f'{video}, ' if video else ''}frame {labels.frame[row]}"
 
@@ -131,7 +133,7 @@ def _exchanged(labels: Labels, row: NDArray[np.intp], slot: NDArray[np.intp], po
             yield Suspect(
                 "exchanged", who,
                 f"look exchanged (the other way round, the pose is {score:.1f} times as near to similar ones)",
-                _where(labels, int(row[i])), int(row[i]), int(slot[i]), score,
+                place_of(labels, int(row[i])), int(row[i]), int(slot[i]), score,
             )  # fmt: skip
 
 
@@ -155,7 +157,7 @@ def _outliers(labels: Labels, row: NDArray[np.intp], slot: NDArray[np.intp], pos
         yield Suspect(
             "outlier", (labels.skeleton.keypoints[k],),
             f"is {away[i, k] * _size(poses[i]):.0f} px from where similar poses have it, {score[i, k]:.0f} times as "
-            "far as usual", _where(labels, int(row[i])), int(row[i]), int(slot[i]), float(score[i, k]),
+            "far as usual", place_of(labels, int(row[i])), int(row[i]), int(slot[i]), float(score[i, k]),
         )  # fmt: skip
 
 
@@ -166,7 +168,9 @@ def _touching(labels: Labels) -> Iterator[Suspect]:
         apart = np.linalg.norm(labels.points[:, :, a + 1 :] - labels.points[:, :, a : a + 1], axis=-1)
         for row, slot, b in np.argwhere(apart < TOUCHING_PX):
             pair = (names[a], names[a + 1 + b])
-            yield Suspect("same_spot", pair, "are on the very same spot", _where(labels, int(row)), int(row), int(slot))
+            yield Suspect(
+                "same_spot", pair, "are on the very same spot", place_of(labels, int(row)), int(row), int(slot)
+            )
 
 
 def _twice(labels: Labels) -> Iterator[Suspect]:
@@ -179,7 +183,7 @@ def _twice(labels: Labels) -> Iterator[Suspect]:
             near = (np.nan_to_num(apart, nan=np.inf) < TOUCHING_PX).sum(axis=1)
             for row in np.flatnonzero((both >= LEAST_KEYPOINTS) & (near == both)):
                 who = tuple(np.array(labels.skeleton.keypoints)[np.isfinite(apart[row])].tolist())
-                yield Suspect("twice", who, "are those of another animal, too", _where(labels, int(row)), int(row), b)
+                yield Suspect("twice", who, "are those of another animal, too", place_of(labels, int(row)), int(row), b)
 
 
 def _never_labelled(labels: Labels) -> Iterator[Suspect]:

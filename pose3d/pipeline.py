@@ -27,13 +27,11 @@ from pose3d.stages.pictures import draw_overlay, draw_scene
 from pose3d.stages.poses2d import expect_footage, import_poses2d
 from pose3d.stages.poses3d import export_poses, identify_views, refine_poses, triangulate_groups
 from pose3d.stages.prediction import assemble_views, find_networks, predict_videos, trained_skeleton
-from pose3d.stages.recording import Recording
+from pose3d.stages.recording import CALIBRATION, Recording
 from pose3d.stages.rig import calibrate_footage, resettle_footage, take_calibration
 from pose3d.stages.training import MODELS, NETWORK, train_networks
 
 __all__ = ["calibrate_folder", "predict_files", "reconstruct_folder", "resettle_folder", "run_session", "train_session"]
-
-CALIBRATION = "calibration.toml"
 
 
 def run_session(

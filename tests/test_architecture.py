@@ -46,7 +46,7 @@ FLOORS = {
             "detection_scores",
             "covariance_scores",
         ],
-        ["motion", "rehearsal"],
+        ["motion", "rehearsal", "view_check"],
         ["refinement"],
         ["identity", "active"],
         ["render"],

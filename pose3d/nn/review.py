@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from pose3d.label_check import Suspect
+from pose3d.label_check import Suspect, place_of
 from pose3d.labels import Labels, hold_out
 from pose3d.nn.network import Network
 from pose3d.nn.options import TrainOptions
@@ -68,7 +68,5 @@ def worst_keypoints(labels: Labels, estimates: NDArray[np.float64]) -> tuple[Sus
         lost = [labels.skeleton.keypoints[k] for k in np.flatnonzero(np.isinf(far))]
         most = np.max(far[np.isfinite(far)], initial=0.0)
         message = f"off by up to {most:.1f} px" + (f"; {', '.join(lost)} not found" if lost else "")
-        camera = f"{labels.camera[row]}, " if labels.camera[row] else ""
-        where = f"{camera}{labels.video[row]}, frame {labels.frame[row]}"
-        told.append(Suspect("worst", names, message, where, row, slot, float(worst[row, slot])))
+        told.append(Suspect("worst", names, message, place_of(labels, row), row, slot, float(worst[row, slot])))
     return tuple(told)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from calibration.files import load_rig
 from calibration.files.atomic import write_bytes
 from pose3d.label_check import suspect_labels
-from pose3d.records import Plan, StageReport, run_stage
+from pose3d.records import Plan, StageReport, fingerprint_product, run_stage
 from pose3d.session import Session
+from pose3d.stages.recording import CALIBRATION
 from pose3d.stages.training import fingerprint_labels, gather_labels
+from pose3d.view_check import contradicted_labels
 
 __all__ = ["look_at_labels"]
 
@@ -19,12 +22,17 @@ MOST_TOLD = 8
 
 
 def look_at_labels(session: Session, *, force: bool = False) -> StageReport:
-    """Look for labels that are wrong, before a network learns from them. Skipped where the labels are what they were.
+    """Look for labels that are wrong, before a network learns from them; where the session's results have a
+    calibration, also for those that other cameras contradict. Skipped where nothing has changed.
 
     Raises InputError for labels that cannot be used.
     """
     labels = gather_labels(session)
-    plan = Plan(session.output, "labels", VERSION, fingerprint_labels(labels), {}, (CSV, SHEET))
+    calibration = session.output / CALIBRATION
+    inputs = fingerprint_labels(labels)
+    if calibration.is_file():
+        inputs["calibration"] = fingerprint_product(calibration)
+    plan = Plan(session.output, "labels", VERSION, inputs, {}, (CSV, SHEET))
 
     def work() -> dict[str, Any]:
         import pandas as pd
@@ -32,7 +40,8 @@ def look_at_labels(session: Session, *, force: bool = False) -> StageReport:
         from pose3d.render.label_sheet import label_sheet
         from pose3d.video import save_picture
 
-        suspects = suspect_labels(labels)
+        others = contradicted_labels(labels, load_rig(calibration)) if calibration.is_file() else ()
+        suspects = (*others, *suspect_labels(labels))
         rows = [
             {
                 "kind": one.kind, "camera": labels.camera[one.row] if one.row >= 0 else "",

@@ -17,7 +17,10 @@ from pose3d.poses import Groups, Poses
 from pose3d.records import Progress, fingerprint_product
 from pose3d.timeline import Timeline
 
-__all__ = ["Recording", "read_timeline", "write_timeline"]
+__all__ = ["CALIBRATION", "Recording", "read_timeline", "write_timeline"]
+
+CALIBRATION = "calibration.toml"
+"""The session's, in the folder of its results."""
 
 
 @dataclass(frozen=True, eq=False)
