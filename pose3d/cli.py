@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from pose3d import __version__
 from pose3d.flags import Force, Json
+from pose3d.nn.options import EngineName
 from pose3d.rig_commands import calibrate, check
 
 __all__ = ["app", "main"]
@@ -147,6 +148,7 @@ def predict(
     individuals: int | None = None,
     batch: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    engine: EngineName = "auto",
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -166,12 +168,14 @@ def predict(
         images at once (default: 1 on a CPU, 16 on a GPU)
     device
         auto takes a CUDA device where there is one
+    engine
+        who computes, on a CPU; auto takes the fastest installed one that finds the same keypoints as torch
     """
     from pose3d.console import progress_bars, show_reports
     from pose3d.nn.options import PredictOptions
     from pose3d.pipeline import predict_files
 
-    options = PredictOptions(batch=batch, device=device)
+    options = PredictOptions(batch=batch, device=device, engine=engine)
     with progress_bars(quiet=json) as progress:
         reports = predict_files(
             videos, model, output, individuals=individuals, options=options, force=force, progress=progress

@@ -9,7 +9,9 @@ from typing import Literal
 
 from calibration.errors import InputError
 
-__all__ = ["PredictOptions", "TrainOptions"]
+__all__ = ["EngineName", "PredictOptions", "TrainOptions"]
+
+EngineName = Literal["auto", "torch", "torch-bf16", "onnxruntime", "openvino", "openvino-bf16"]
 
 MOST_CROP, MOST_SCALE = 2048, 16
 """Beyond these no memory suffices for a single picture."""
@@ -93,6 +95,9 @@ class PredictOptions:
     model: the network (.safetensors), or a folder with <camera>.safetensors for each camera or one network.safetensors
     for all; None where it is trained from labels. batch: images at once, None = 1 on a CPU, 16 on a GPU.
     device: "auto" takes a CUDA device where there is one. half: float16 on CUDA.
+    engine: who computes, on a CPU. "auto" = for long videos the fastest installed one that finds the same keypoints as
+    "torch" (`choose_engine`), else "torch"; a name where bytes must be the same on every machine. All but the two
+    of torch need `pip install 'pose3d[fast]'`.
     threshold: heat, 0..1, from which a peak is a candidate; limit: candidates of each keypoint in a frame at most.
     limb_threshold: score, 0..1, from which two candidates may be joined.
     """
@@ -101,6 +106,7 @@ class PredictOptions:
     batch: int | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     half: bool = False
+    engine: EngineName = "auto"
     threshold: float = 0.1
     limit: int = 20
     limb_threshold: float = 0.1
@@ -108,6 +114,8 @@ class PredictOptions:
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
             raise InputError(f"batch: expected at least 1 image, got {self.batch}")
+        if self.device == "cuda" and self.engine not in ("auto", "torch"):
+            raise InputError(f'engine: expected "auto" or "torch" on CUDA, got "{self.engine}", which is for CPUs')
         if self.limit < 1:
             raise InputError(f"limit: expected at least 1 candidate, got {self.limit}")
         for name in ("threshold", "limb_threshold"):

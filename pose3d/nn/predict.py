@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from calibration.errors import InputError
 from pose3d.nn.coords import cells_from_image, image_from_cells, input_from_image
+from pose3d.nn.engines import make_engine
 from pose3d.nn.memory import is_no_memory
 from pose3d.nn.model import fold_norms
 from pose3d.nn.network import Network
-from pose3d.nn.options import PredictOptions
+from pose3d.nn.options import EngineName, PredictOptions
 from pose3d.nn.peaks import find_peaks, score_limbs
 from pose3d.poses import Candidates
 
@@ -59,13 +60,18 @@ class Predictor:
     """A network on its device. batch: images at once; halved, for good, where the memory does not suffice for them."""
 
     def __init__(self, network: Network, options: PredictOptions | None = None) -> None:
-        """Raises InputError where CUDA is asked for and there is none."""
+        """Engine "auto" is PyTorch here; `choose_engine` finds a faster one. Raises InputError where CUDA is asked for
+        and there is none, or an engine that is not installed or cannot take the network."""
         self.network, self.options = network, options or PredictOptions()
-        self.device = _device(self.options.device)
+        engine: EngineName = "torch" if self.options.engine == "auto" else self.options.engine
+        self.device = _device(self.options.device if engine == "torch" else "cpu")
         on_cpu = self.device.type == "cpu"
         self.module = fold_norms(network.module).to(self.device)
         self.batch = self.options.batch or (CPU_BATCH if on_cpu else GPU_BATCH)
         self.workers = min(torch.get_num_threads(), MOST_WORKERS) if on_cpu else GPU_WORKERS
+        threads = max(1, torch.get_num_threads() // self.workers)
+        told: dict[str, Any] = {"half": self.options.half, "workers": self.workers, "threads": threads}
+        self.maps = make_engine(engine, self.module, self.device, **told)
 
     def windows(
         self, frames: Iterable[tuple[int, Image]], window: int, progress: Callable[[int], None] | None = None
@@ -123,7 +129,7 @@ class Predictor:
                 (number, self._peaks(maps, border))
                 for start in range(0, len(images), size)
                 for number, *maps in zip(
-                    numbers[start : start + size], *self._maps(images[start : start + size]), strict=True
+                    numbers[start : start + size], *self.maps(images[start : start + size]), strict=True
                 )
             ]
         except (MemoryError, RuntimeError) as error:
@@ -139,17 +145,6 @@ class Predictor:
             torch.cuda.empty_cache()
         self.batch = min(self.batch, size // 2)
         return self._predict(numbers, images, border)
-
-    @torch.inference_mode()
-    def _maps(self, images: Image) -> list[NDArray[np.float32]]:
-        """Heat, offset and paf of a batch of inputs, as arrays."""
-        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().mul_(2 / 255).sub_(1)
-        half = self.options.half and self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.float16, enabled=half):
-            maps = list(self.module.maps(x.contiguous(memory_format=torch.channels_last)))
-        if self.device.type == "cuda":  # copied to pinned memory many times as fast as to any other
-            maps = [torch.empty(m.shape, pin_memory=True).copy_(m) for m in maps]
-        return [m.float().numpy() for m in maps]
 
     def _peaks(self, maps: list[NDArray[np.float32]], border: NDArray[np.float64]) -> tuple[NDArray[Any], ...]:
         """keypoint, cell, score of the candidates of one frame and a, b, edge, score of its limbs."""

@@ -38,6 +38,7 @@ from pose3d.records import (
     run_windows,
 )
 from pose3d.skeleton import Skeleton
+from pose3d.stages.engine import settle_engine
 from pose3d.stages.training import NETWORK
 
 __all__ = ["assemble_views", "find_networks", "predict_videos", "trained_skeleton"]
@@ -154,28 +155,31 @@ class _Camera:
         with open_footage(self.video) as footage, ExitStack() as stack:
             n = footage.n_frames
             spans = [(start, min(start + self.window, n)) for start in range(0, n, self.window)]
-            step = self._step(plan.stage, footage, stack)
+            step, engine = self._step(plan, footage, stack)
             parts, state = run_windows(plan, spans, step, write_candidates, suffix=".nc", progress=self.progress)
             join_candidates(parts, output)
-            return _summary(footage, output, int(state["batch"]), int(state["wanted"]))
+            told = _summary(footage, output, int(state["batch"]), int(state["wanted"]))
+            return told | ({"engine": engine} if engine else {})
 
     def _step(
-        self, stage: str, footage: Footage, stack: ExitStack
-    ) -> Callable[[int, int, State], tuple[Candidates, State]]:
-        """The step of `run_windows`; reading begins with the first window that is not there yet."""
+        self, plan: Plan, footage: Footage, stack: ExitStack
+    ) -> tuple[Callable[[int, int, State], tuple[Candidates, State]], str | None]:
+        """The step of `run_windows`, and what is to be told of the engine; reading begins with the first window that is
+        not there yet."""
         from pose3d.nn.network import load_network
         from pose3d.nn.predict import Predictor, predict_candidates
 
         network = load_network(self.network)
         _expect_keypoints(network.spec.skeleton, self.keypoints, self.network)
-        predictor, stream = Predictor(network, self.options), None
+        engine = settle_engine(plan, network, self.options, footage, self.progress)
+        predictor, stream = Predictor(network, replace(self.options, engine=engine.engine)), None
         wanted = predictor.batch
 
         def begun(first: int) -> Iterator[Candidates]:
             def told(done: int) -> None:
                 if self.progress:
                     few = f", memory for {predictor.batch} images at once" if predictor.batch < wanted else ""
-                    self.progress(stage + few, first + done, footage.n_frames)
+                    self.progress(plan.stage + few, first + done, footage.n_frames)
 
             return stack.enter_context(closing(predictor.windows(_readable(footage, first), self.window, told)))
 
@@ -191,7 +195,7 @@ class _Camera:
             after = {"batch": predictor.batch, "wanted": wanted, "whole": whole}
             return found, {name: np.array(value) for name, value in after.items()}
 
-        return step
+        return step, engine.told
 
 
 def _summary(footage: Footage, output: Path, batch: int, wanted: int) -> dict[str, Any]:

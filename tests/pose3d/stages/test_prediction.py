@@ -15,12 +15,13 @@ from calibration.errors import InputError
 from calibration.footage import open_footage
 from pose3d.assembly import AssemblyOptions, assemble
 from pose3d.files import load_poses, read_candidates
-from pose3d.nn import predict
+from pose3d.nn import engine_choice, engines, predict
 from pose3d.nn.model import PoseNet
 from pose3d.nn.network import Network, NetworkSpec, load_network, make_module, save_network
 from pose3d.nn.options import PredictOptions
 from pose3d.poses import Candidates
 from pose3d.skeleton import Skeleton
+from pose3d.stages import engine as engine_stage
 from pose3d.stages.prediction import assemble_views, find_networks, predict_videos
 from pose3d.video import MovieWriter
 
@@ -249,3 +250,89 @@ def test_a_network_of_another_skeleton(data: Path, tmp_path: Path) -> None:
     assert run(data, tmp_path, keypoints=("nose", "hip")).skipped
     with pytest.raises(InputError, match=message):
         assemble_views(tmp_path, ("left",), keypoints=("nose", "hip"))
+
+
+class Counted:
+    """A choice that is made otherwise each time it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+
+    def __call__(self, frames, network, options):
+        self.asked.append([number for number, _ in frames])
+        engine = ("torch-bf16", "torch")[(len(self.asked) - 1) % 2]
+        return engine_choice.EngineChoice(engine, f"{engine}, chosen")
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    """Short videos count as long ones, and an engine as installed."""
+    counted = Counted()
+    monkeypatch.setattr(engine_choice, "choose_engine", counted)
+    monkeypatch.setattr(engines, "installed_engines", lambda: ("torch-bf16",))
+    monkeypatch.setattr(engine_stage, "LEAST_MEGAPIXELS", 0.0)
+    return counted
+
+
+def test_an_engine_is_chosen_once_for_all_videos_of_a_kind(data: Path, tmp_path: Path, chosen: Counted) -> None:
+    report = run(data, tmp_path)
+    assert chosen.asked == [[0, 4, 8, 12, 16, 20]]
+    assert report.summary["engine"] == {"left": "torch-bf16, chosen", "right": "torch-bf16, chosen"}
+    bytes_before = (tmp_path / "candidates/left.nc").read_bytes()
+    plain = replace(OPTIONS, engine="torch")
+    videos = videos_of(data)
+    networks = find_networks(data / "network.safetensors", videos)
+    predict_videos(tmp_path / "plain", videos, networks, plain, window=WINDOW)
+    assert bytes_before != (tmp_path / "plain/candidates/left.nc").read_bytes()
+    run(data, tmp_path, force=True)  # asked anew it would be another
+    assert (tmp_path / "candidates/left.nc").read_bytes() == bytes_before
+    assert len(chosen.asked) == 1
+
+
+def test_what_was_begun_goes_on_with_the_same_engine(
+    data: Path, tmp_path: Path, chosen: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(what: str, done: int, total: int) -> None:
+        if done == 14:
+            raise KeyboardInterrupt
+
+    videos = {"left": data / "left.mp4"}
+    run(data, tmp_path / "whole", videos)
+    chosen.asked.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path / "cut", videos, progress=interrupt)
+    (tmp_path / "cut/.pose3d/engines.json").unlink()
+    run(data, tmp_path / "cut", videos)
+    assert len(chosen.asked) == 1
+    for name in ("candidates/left.nc", ".pose3d/predict.left.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    monkeypatch.setattr(engines, "installed_engines", lambda: ())  # begun without, finished with
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path / "late", videos, progress=interrupt)
+    monkeypatch.setattr(engines, "installed_engines", lambda: ("torch-bf16",))
+    assert "engine" not in run(data, tmp_path / "late", videos).summary
+    assert len(chosen.asked) == 1
+
+
+def test_short_videos_are_not_spent_on_choosing(
+    data: Path, tmp_path: Path, chosen: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_stage, "LEAST_MEGAPIXELS", 200.0)
+    assert "engine" not in run(data, tmp_path).summary
+    assert not chosen.asked
+
+
+def test_a_named_engine_is_taken_and_told(data: Path, tmp_path: Path, chosen: Counted) -> None:
+    videos = {"left": data / "left.mp4"}
+    networks = find_networks(data / "network.safetensors", videos)
+    named = replace(OPTIONS, engine="torch-bf16")
+    assert predict_videos(tmp_path, videos, networks, named).summary["engine"] == {"left": "torch-bf16"}
+    assert not chosen.asked
+
+
+def test_a_video_that_breaks_off_is_tried_as_far_as_it_goes(
+    data: Path, tmp_path: Path, broken: Path, chosen: Counted
+) -> None:
+    report = run(data, tmp_path / "out", {"left": broken})
+    assert chosen.asked[0][:2] == [0, 10]
+    assert chosen.asked[0][-1] < report.summary["frames"]["left"]
