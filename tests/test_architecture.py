@@ -52,7 +52,7 @@ FLOORS = {
         ["stages"],
         ["config", "scaffold", "pipeline"],
         ["demo", "console"],
-        ["rig_commands"],
+        ["rig_commands", "label_commands"],
         ["cli"],
     ],
 }
