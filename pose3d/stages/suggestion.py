@@ -377,8 +377,7 @@ def _reason(doubts: Doubts, usual: Usual, poses: Poses, row: int, slot: int) -> 
     """The doubtful keypoints, and what is doubtful, in words."""
     if slot < 0:
         if doubts.lost[row]:
-            many = "an animal" if doubts.lost[row] == 1 else f"{doubts.lost[row]} animals"
-            return (), f"{many} that other views see missing here"
+            return (), f"animals that other views see, but this one does not: {doubts.lost[row]}"
         return (), f"{doubts.count[row]} animals, {doubts.usual_count[row]} in most frames around"
     unsure, apart = doubts.unsure[row, slot], doubts.apart[row, slot]
     there = np.isfinite(poses.points[row, slot, :, 0])
