@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from pose3d import __version__
 from pose3d.flags import Force, Json
+from pose3d.label_commands import suggest
 from pose3d.nn.options import EngineName
 from pose3d.rig_commands import calibrate, check
 
@@ -26,6 +27,7 @@ app = App(
 
 app.command(calibrate)
 app.command(check)
+app.command(suggest)
 
 
 @app.command

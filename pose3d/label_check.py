@@ -50,7 +50,7 @@ class Suspect:
     score: float = float("nan")
 
     def __str__(self) -> str:
-        return f"{self.where}: {', '.join(self.keypoints)} {self.message}"
+        return " ".join(filter(None, (f"{self.where}:", ", ".join(self.keypoints), self.message)))
 
 
 def suspect_labels(labels: Labels) -> tuple[Suspect, ...]:

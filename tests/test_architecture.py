@@ -53,7 +53,7 @@ FLOORS = {
         ["stages"],
         ["config", "scaffold", "pipeline"],
         ["demo", "console"],
-        ["rig_commands"],
+        ["rig_commands", "label_commands"],
         ["cli"],
     ],
 }

@@ -74,6 +74,9 @@ def _draw(
     """One animal of an image, enlarged to a cell."""
     points = labels.points[row, slot]
     known = points[np.isfinite(points[:, 0])]
+    if not len(known):  # somebody is missing: all of the image
+        known = np.array([[0.0, 0.0], [image.shape[1] - 1.0, image.shape[0] - 1.0]]) / AROUND
+        known += (1 - 1 / AROUND) * np.array([image.shape[1], image.shape[0]]) / 2
     side = max(LEAST_SIDE, AROUND * float(np.ptp(known, axis=0).max()))
     height, width = cell.shape[:2]
     scale = min(height, width) / side

@@ -32,6 +32,7 @@ COMMANDS = (
     "reconstruct",
     "render",
     "run",
+    "suggest",
     "train",
 )
 

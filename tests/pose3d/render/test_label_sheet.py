@@ -47,3 +47,15 @@ def test_as_many_as_asked_for_and_none_where_none_are(tmp_path: Path) -> None:
     assert (drawn(label_sheet(labels, [], most=3), GOOD) > 0).sum() == 3
     nothing = replace(labels, points=np.full_like(labels.points, np.nan))
     assert drawn(label_sheet(nothing, []), GOOD).tolist() == [0]
+
+
+def test_who_is_missing_is_sought_in_all_of_the_picture(tmp_path: Path) -> None:
+    labels = labels_in(tmp_path, 2)
+    picture = np.zeros((120, 200, 3), np.uint8)
+    picture[:, :10], picture[:, -10:] = (0, 0, 200), (0, 200, 0)  # BGR: red on the left, green on the right
+    cv2.imwrite(str(tmp_path / "1.png"), picture)
+    sheet = label_sheet(labels, [Suspect("suggested", (), "an animal is missing", "frame 1", 1, 1)], most=1)
+    assert not drawn(sheet, GOOD).any()
+    row = sheet[sheet.shape[0] - CELL // 2, 4:-4]
+    assert row[4, 0] > 150
+    assert row[-5, 1] > 150
