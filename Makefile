@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	$(BIN)/pose3d demo --output $(OUTPUT) --seed $(SEED)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
