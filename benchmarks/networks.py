@@ -8,8 +8,10 @@ mouse: trained on frames 0-39 of all four views, tested on frames 60-119, whose 
 that have a training label in their view and are still in the image; one that is not found is infinitely far. Moved:
 further than 10 px from its mean over the training frames of its view, either the keypoint in the turned image, or
 (upright) the labelled one before it was turned. The constant pose is that mean, left where it is or turned with the
-image. Then videos to 3D as `pose3d run` does it, against the 3D of the proofread labels through the same rig and
-stages.
+image. Inside the 95 % ellipses: upright images, of what was found and has a stated covariance. --networks: one network
+for all views (shared), one for each trained alone, each with so many steps (per_camera), or one for each on a common
+backbone (shared_backbone). Then videos to 3D as `pose3d run` does it, against the 3D of the proofread labels through
+the same rig and stages.
 
 flies: 100 training frames; test frames from other blocks of the clip (blocks), or from its end, where the flies walk,
 while those trained on are of its beginning, where they stand (hard). Both are found in a frame when each is matched to
@@ -30,14 +32,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from network_splits import NEAR_PX, distances, flies_figures, flies_split, openfield_figures, openfield_split, told
 
 from pose3d import Poses, assemble, evaluate_pose, load_poses
 from pose3d.assembly import AssemblyOptions
 from pose3d.config import load_session
-from pose3d.detection_scores import DetectionOptions, evaluate_detections
+from pose3d.covariance_scores import evaluate_covariance
 from pose3d.files import load_labels
-from pose3d.label_check import suspect_labels
 from pose3d.labels import join_labels
+from pose3d.nn.heads import train_cameras
 from pose3d.nn.network import save_network
 from pose3d.nn.options import PredictOptions, TrainOptions
 from pose3d.nn.predict import predict_candidates
@@ -46,25 +49,38 @@ from pose3d.pipeline import run_session
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 VIEWS = ("back", "mid", "side", "top")
-TURN_DEG, SHIFT_PX, NEAR_PX = (20.0, 40.0), 60.0, 10.0
+TURN_DEG, SHIFT_PX = (20.0, 40.0), 60.0
 
 
 def trained(labels, arguments, seed=0):
     """The network and the seconds that it took."""
+    networks, seconds = trained_as("shared", labels, arguments, seed)
+    return networks["network"], seconds
+
+
+def trained_as(which, labels, arguments, seed=0):
+    """{name of its file: network}, for [train] networks = `which`, and the seconds that they took."""
 
     def progress(text, done, total):
         if done % 100 == 0 or done == total:
             print(f"  {text}: {done}/{total}", file=sys.stderr, flush=True)
 
-    options = TrainOptions(
-        seed=seed, **{name: getattr(arguments, name) for name in ("steps", "batch") if name in arguments}
-    )
-    start = time.perf_counter()
-    network = train_network(labels, arguments.work / "training", options, progress=progress)
+    named = {name: getattr(arguments, name) for name in ("steps", "batch") if name in arguments}
+    options = TrainOptions(seed=seed, networks=which, **named)
+    folder, start = arguments.work / "training", time.perf_counter()
+    if which == "shared":
+        networks = {"network": train_network(labels, folder, options, progress=progress)}
+    elif which == "shared_backbone":
+        networks = train_cameras(labels, folder, options, progress=progress)
+    else:
+        parts = {name: labels.take(np.array(labels.camera) == name) for name in dict.fromkeys(labels.camera)}
+        networks = {name: train_network(part, folder / name, options, progress=progress)
+                    for name, part in parts.items()}  # fmt: skip
     seconds = time.perf_counter() - start
-    told = {k: v for k, v in network.metrics.items() if not k.startswith("history")}
-    print(f"trained on {len(labels)} frames for {seconds:.0f} s, {asdict(options)}\n  {told}")
-    return network, seconds
+    print(f"trained on {len(labels)} frames for {seconds:.0f} s, {asdict(options)}")
+    for name, network in networks.items():
+        print(f"  {name}: { ({k: v for k, v in network.metrics.items() if not k.startswith('history')}) }")
+    return networks, seconds
 
 
 def predicted(frames, network, individuals):
@@ -82,23 +98,9 @@ def turns(rng, n, size):
     return warps
 
 
-def distances(truth, poses):
-    """(frames, keypoints) px of the only individual; infinite where missed, NaN where nothing is labelled."""
-    apart = np.linalg.norm(poses.points[:, 0] - truth, axis=-1)
-    return np.where(np.isnan(truth[..., 0]), np.nan, np.where(np.isnan(apart), np.inf, apart))
-
-
-def told(what, errors):
-    """Print and return the share within 10 px and the median of all errors that are not NaN."""
-    known = np.sort(errors[~np.isnan(errors)])
-    figures = {"n": len(known), "within 10 px, %": 100 * float((known <= NEAR_PX).mean()) if len(known) else None}
-    figures["median, px"] = float(known[(len(known) - 1) // 2]) if len(known) else None
-    print(f"  {what:48} " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if value is not None))
-    return figures
-
-
 def test_view(labels, trained_on, network, rng):
-    """{what: (frames, keypoints)}: errors of the network and of the constant pose, and how far keypoints moved."""
+    """{what: (frames, keypoints)}: errors of the network and of the constant pose, and how far keypoints moved; and the
+    upright images' errors against the stated covariances."""
     size = labels.image(0).shape[1::-1]
     warps = turns(rng, len(labels), size)
     upright = labels.points[:, 0]
@@ -109,6 +111,8 @@ def test_view(labels, trained_on, network, rng):
     turned[((turned < -0.5) | (turned > np.array(size) - 0.5)).any(axis=-1)] = np.nan
     there = np.where(np.isnan(turned[..., 0]), np.nan, 0.0)
     straight = predicted(labels.images(), network, 1)
+    stated = evaluate_covariance(Poses(upright[:, None], frame=np.arange(len(labels)), skeleton=labels.skeleton),
+                                 straight)  # fmt: skip
     rotated = predicted(((row, cv2.warpAffine(image, warps[row], size)) for row, image in labels.images()), network, 1)
     return {
         "upright": distances(upright, straight),
@@ -116,7 +120,7 @@ def test_view(labels, trained_on, network, rng):
         "constant upright": np.linalg.norm(upright - mean, axis=-1),
         "constant turned": np.linalg.norm(turned - mean, axis=-1),
         "constant turned along": np.linalg.norm(upright - mean, axis=-1) + there,
-    }
+    }, stated
 
 
 def mouse(arguments):
@@ -124,14 +128,23 @@ def mouse(arguments):
     folder = arguments.data / "sleap_anipose_minimal"
     path = str(folder / "minimal_session/{0}/minimal_{0}_proofread.slp")
     parts = {view: load_labels(path.format(view), camera=view, frames=(0, 39)) for view in VIEWS}
-    network, seconds = trained(join_labels(list(parts.values())), arguments)
-    save_network(arguments.work / "network.safetensors", network)
-    rng, results = np.random.default_rng(0), {}
+    networks, seconds = trained_as(arguments.networks, join_labels(list(parts.values())), arguments, arguments.seed)
+    for name, network in networks.items():
+        save_network(arguments.work / f"models/{name}.safetensors", network)
+    rng, results, stated = np.random.default_rng(0), {}, {}
     for view, part in parts.items():
         labels = load_labels(path.format(view), camera=view, frames=(60, 119))
-        results[view] = test_view(labels.take(range(min(len(labels), arguments.frames))), part.points, network, rng)
+        network, labels = networks.get(view) or networks["network"], labels.take(range(arguments.frames)[: len(labels)])
+        results[view], stated[view] = test_view(labels, part.points, network, rng)
     errors = {what: np.concatenate([results[view][what] for view in VIEWS]) for what in results["back"]}
-    figures = {"training, s": round(seconds)}
+    figures = {"networks": arguments.networks, "seed": arguments.seed, "training, s": round(seconds)}
+    figures["upright"] = told("upright", errors["upright"])
+    for view, covariance in stated.items():
+        figures[f"{view}, inside the 95 % ellipses, %"] = round(100 * covariance.inside["95 %"], 1)
+    n = np.array([covariance.n for covariance in stated.values()])
+    inside = np.array([covariance.inside["95 %"] for covariance in stated.values()])
+    figures["upright, inside the 95 % ellipses, %"] = round(100 * float((n * inside).sum() / n.sum()), 1)
+    print(f"  of {n.sum()} found, {figures['upright, inside the 95 % ellipses, %']} % inside their 95 % ellipses")
     moved = {
         "": ~np.isnan(errors["turned"]),
         ", moved in the turned image": errors["constant turned"] > NEAR_PX,
@@ -151,7 +164,7 @@ def mouse(arguments):
 def mouse_3d(folder, work):
     """Videos to 3D with the trained network; distance to the 3D of the labels through the same rig."""
     session = load_session(CONFIGS / "mouse_4cam_network.toml", folder, work / "predicted")
-    options = {**session.options, "predict": PredictOptions(model=work / "network.safetensors")}
+    options = {**session.options, "predict": PredictOptions(model=work / "models")}
     start = time.perf_counter()
     for _ in run_session(replace(session, labels=(), options=options)):
         pass
@@ -172,50 +185,25 @@ def mouse_3d(folder, work):
 
 def flies(arguments):
     """Both flies in frames that are not their neighbours'."""
-    labels = load_labels(arguments.data / "sleap_tracks/tracks/clip.slp")
-    frame, block = labels.frame, (labels.frame - 1000) % 100
-    chosen = {
-        "blocks": ((frame >= 1000) & (block < 40) & (frame % 2 == 0),
-                   (frame >= 1000) & (block >= 50) & (block < 90) & (frame % 2 == 0)),
-        "hard": ((frame < 1000) & (frame % 10 == 0), (frame >= 1100) & (frame < 1500) & (frame % 4 == 0)),
-    }  # fmt: skip
-    training, testing = chosen[arguments.split]
-    network, seconds = trained(labels.take(training), arguments, arguments.seed)
+    training, test = flies_split(arguments.data, arguments.split)
+    network, seconds = trained(training, arguments, arguments.seed)
     save_network(arguments.work / "network.safetensors", network)
-    test = labels.take(np.flatnonzero(testing)[: arguments.frames])
-    truth = Poses(test.points, frame=test.frame, skeleton=test.skeleton)
+    test = test.take(range(min(len(test), arguments.frames)))
     poses = predicted(((int(test.frame[row]), image) for row, image in test.images()), network, 2)
-    options = DetectionOptions()
-    errors = evaluate_detections(truth, poses, options)
-    figures = {
-        "split": arguments.split, "seed": arguments.seed, "training, s": round(seconds), "n": errors.n,
-        "median, px": errors.median, f"within {options.within:g} px, %": 100 * errors.within,
-        "both found, %": 100 * errors.all_found, "both alike, %": 100 * errors.all_alike, "OKS-mAP": errors.oks_map,
-    }  # fmt: skip
-    print("  " + ", ".join(f"{name} {value}" for name, value in figures.items()))
-    return figures
+    head = {"split": arguments.split, "seed": arguments.seed, "training, s": round(seconds)}
+    return head | flies_figures(test, poses)
 
 
 def openfield(arguments):
     """Distances in random images of one mouse."""
-    labels = load_labels(arguments.data / "dlc_openfield/openfield-Pranav-2018-10-30", missing="skip")
-    points = labels.points.copy()
-    for suspect in suspect_labels(labels):
-        print("  " + str(suspect))
-        if suspect.kind == "exchanged":
-            a, b = map(labels.skeleton.index, suspect.keypoints)
-            points[suspect.row, suspect.slot, [a, b]] = points[suspect.row, suspect.slot, [b, a]]
-    labels = replace(labels, points=points)
-    order = np.random.default_rng(arguments.seed).permutation(len(labels))
-    network, seconds = trained(labels.take(np.sort(order[12:])), arguments, arguments.seed)
+    training, test = openfield_split(arguments.data, arguments.seed)
+    network, seconds = trained(training, arguments, arguments.seed)
     save_network(arguments.work / "network.safetensors", network)
-    test = labels.take(np.sort(order[:12]))
-    errors = distances(test.points[:, 0], predicted(test.images(), network, 1))
-    figures = {"seed": arguments.seed, "training, s": round(seconds)} | told("all", errors)
-    known = errors[~np.isnan(errors)]
-    figures |= {"mean, px": known.mean(), "RMSE, px": np.sqrt((known**2).mean()), "errors, px": errors.ravel().tolist()}
-    print(f"  mean {known.mean():.3g} px, RMSE {figures['RMSE, px']:.3g} px, worst {known.max():.3g} px")
-    return figures
+    head = {"seed": arguments.seed, "training, s": round(seconds)}
+    poses = predicted(test.images(), network, 1)
+    truth = Poses(test.points, frame=np.arange(len(test)), skeleton=test.skeleton)
+    head["inside 95 %"] = evaluate_covariance(truth, poses).inside["95 %"]
+    return head | openfield_figures(test, poses)
 
 
 def parsed():
@@ -224,6 +212,8 @@ def parsed():
     parser.add_argument("--data", type=Path, default=os.environ.get("POSE3D_REAL_DATA"))
     parser.add_argument("--work", type=Path, help="default: a temporary folder")
     parser.add_argument("--split", choices=("blocks", "hard"), default="blocks")
+    parser.add_argument("--networks", choices=("shared", "per_camera", "shared_backbone"), default="shared",
+                        help="of the mouse: see [train] networks")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=argparse.SUPPRESS, help="default: TrainOptions', for flies 1800")
     parser.add_argument("--batch", type=int, default=argparse.SUPPRESS)

@@ -194,6 +194,18 @@ class _Video(Footage):
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.fps = float(rate) if rate else float("nan")
         self.complete = packets >= self._stream.frames and not self._ends_early()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Decode the first frame: its packet may hold what all later ones need, such as x264's version, by which
+        FFmpeg knows how films in 4:4:4 of its older versions are to be read."""
+        import av
+
+        try:
+            self._container.seek(int(self._pts[0]), stream=self._stream, backward=True)
+            next(self._container.decode(self._stream), None)
+        except av.error.FFmpegError:  # said where it is read
+            pass
 
     def _ends_early(self) -> bool:
         """Whether a container that does not count its frames, and holds nothing else, announces a longer film."""

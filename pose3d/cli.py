@@ -13,6 +13,7 @@ from pose3d.flags import Force, Json
 from pose3d.label_commands import suggest
 from pose3d.nn.options import EngineName
 from pose3d.rig_commands import calibrate, check
+from pose3d.score_commands import evaluate
 
 __all__ = ["app", "main"]
 
@@ -28,6 +29,7 @@ app = App(
 app.command(calibrate)
 app.command(check)
 app.command(suggest)
+app.command(evaluate)
 
 
 @app.command
@@ -129,7 +131,7 @@ def train(
     data
         folder that the file's patterns are relative to; only read from (default: the file's folder)
     output
-        folder of the results; the network goes to its models/ (default: `results` beside the file)
+        folder of the results; the networks go to its models/ (default: `results` beside the file)
     """
     from pose3d.config import load_session
     from pose3d.console import progress_bars, show_reports
@@ -277,30 +279,6 @@ def render(
         tell_json({"output": output})
     elif output is not None:
         say(f"{output} written")
-
-
-@app.command
-def evaluate(truth: Path, estimate: Path, *, unit: str | None = None, json: Json = False) -> None:
-    """Compare poses with the truth: distances, delivered share, identity errors; what covariances and scores are worth.
-
-    Parameters
-    ----------
-    truth
-        poses, 2D or 3D, in any format
-    estimate
-        poses of the same keypoints
-    unit
-        of the lengths, where a file does not say
-    """
-    from pose3d.console import show_numbers, tell_json
-    from pose3d.stages.scores import score_files
-
-    told = score_files(truth, estimate, unit=unit)
-    if json:
-        tell_json(told)
-        return
-    for what, numbers in told.items():
-        show_numbers(f"{estimate} against {truth}: {what}" if what == "pose" else what, numbers)
 
 
 @app.command

@@ -70,8 +70,11 @@ def animals_size(poses: Poses) -> float:
 
 
 def closeness(true: Float, found: Float, size: float) -> Float:
-    """(frames, individuals, found individuals) sum over keypoints of max(0, 1 - distance / size)."""
+    """(frames, individuals, found individuals) sum over keypoints of max(0, 1 - distance / size); where animals have no
+    size (NaN), because they are single keypoints, the greatest distance stands for it: any is close enough."""
     apart = np.linalg.norm(true[:, :, None] - found[:, None], axis=-1)
+    if np.isnan(size):
+        size = 1.0 + np.max(apart, initial=0.0, where=np.isfinite(apart))
     return np.clip(1.0 - np.where(np.isnan(apart), np.inf, apart) / size, 0.0, None).sum(axis=-1)
 
 

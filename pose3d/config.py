@@ -37,6 +37,8 @@ OPTION_TABLES: dict[str, tuple[str, str]] = {
 }
 """Table of the TOML -> the options dataclass of the stage that it tunes; its fields are the table's keys."""
 
+_NOW = {"train.per_camera": 'networks = "per_camera"'}
+"""Keys of earlier versions, and what says the same."""
 _STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
 
 
@@ -171,8 +173,9 @@ def load_session(path: Path, data: Path | None = None, output: Path | None = Non
     if "detect" in options:
         masks = {name: data / mask for name, mask in options["detect"].masks.items()}
         options["detect"] = replace(options["detect"], masks=masks)
-    if "predict" in options and options["predict"].model is not None:
-        options["predict"] = replace(options["predict"], model=data / options["predict"].model)
+    for name, key in (("predict", "model"), ("train", "start")):
+        if name in options and getattr(options[name], key) is not None:
+            options[name] = replace(options[name], **{key: data / getattr(options[name], key)})
     cameras = told["cameras"]
     return Session(
         file=path,
@@ -251,6 +254,8 @@ def _model(model: type[BaseModel], table: Any, where: str, mistakes: list[str]) 
 def _mistake(model: type[BaseModel], detail: Mapping[str, Any], where: str) -> str:
     """One of pydantic's errors in the house's words: the dotted path, what is wrong, what to do."""
     path = ".".join((where, *(str(part) for part in detail["loc"])))
+    if path in _NOW:
+        return f"{path}: unknown key; write {_NOW[path]}"
     if detail["type"] == "extra_forbidden":
         for part in detail["loc"][:-1]:
             hint = model.model_fields[part].annotation if part in model.model_fields else None

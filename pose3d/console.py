@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import math
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from json import dumps
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -29,6 +31,7 @@ __all__ = [
     "say",
     "show_numbers",
     "show_stage",
+    "show_table",
     "tell_json",
 ]
 
@@ -101,6 +104,20 @@ def show_numbers(title: str, numbers: Mapping[str, Any]) -> None:
             table.add_row(escape(name), escape("\n".join(_shown(item) for item in value)))
     if numbers:
         console.print(table)
+
+
+def show_table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+    """Rows under the headings of their columns {name: heading}; columns of which nothing is known (NaN) are left
+    out."""
+    known = {name: head for name, head in columns.items() if any(row[name] == row[name] for row in rows)}
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), collapse_padding=True)
+    for place, head in enumerate(known.values()):
+        table.add_column(escape(head), justify="right" if place else "left", no_wrap=not place)
+    for row in rows:
+        table.add_row(*(escape(_cell(row[name])) for name in known))
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(title)}[/bold]")
+    console.print(table)
 
 
 @contextmanager
@@ -196,6 +213,12 @@ def _disk_is_full(error: BaseException) -> bool:
 
 def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.absolute().parent)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.3g}" if abs(value) >= 1 else f"{value:.2g}"
+    return str(value)
 
 
 def _shown(value: Any) -> str:

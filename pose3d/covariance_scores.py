@@ -12,7 +12,7 @@ from scipy.stats import chi2
 from pose3d.comparison import matched
 from pose3d.poses import Poses
 
-__all__ = ["CovarianceErrors", "ScoreBin", "evaluate_covariance", "evaluate_scores"]
+__all__ = ["CovarianceErrors", "ScoreBin", "evaluate_covariance", "evaluate_scores", "squared_deviations"]
 
 Float = NDArray[np.float64]
 
@@ -61,16 +61,12 @@ def evaluate_covariance(truth: Poses, estimate: Poses) -> CovarianceErrors | Non
     Frames, keypoints and individuals meet as in `evaluate_pose`. Raises InputError when nothing can be compared.
     """
     true, found, _ = matched(truth, estimate)
-    name = "covariance_total" if "covariance_total" in found.extras else "covariance"
-    if name not in found.extras:
+    covariance = _stated(found)
+    if covariance is None:
         return None
-    error, covariance = true.points - found.points, found.extras[name]
-    known = np.asarray(np.isfinite(error).all(axis=-1) & np.isfinite(covariance).all(axis=(-1, -2)))
-    known[known] = np.linalg.eigvalsh(covariance[known])[:, 0] > 0
-    nees = np.full(known.shape, np.nan)
-    whitened = np.linalg.solve(covariance[known], error[known][..., None])[..., 0]
-    nees[known] = np.einsum("ni,ni->n", error[known], whitened)
-    d = error.shape[-1]
+    nees = squared_deviations(true, found)
+    known = ~np.isnan(nees)
+    d = true.shape[3]
     within = np.asarray(nees <= chi2.ppf(0.95, d))
     inside = {f"{100 * level:g} %": _share(nees[known] <= chi2.ppf(level, d)) for level in LEVELS}
     sd = np.sqrt(np.trace(covariance[known], axis1=-2, axis2=-1) / d)
@@ -79,6 +75,25 @@ def evaluate_covariance(truth: Poses, estimate: Poses) -> CovarianceErrors | Non
         float(nees[known].mean()) / d if known.any() else float("nan"), _median(sd),
         {k: _share(within[..., i][known[..., i]]) for i, k in enumerate(true.skeleton.keypoints)},
     )  # fmt: skip
+
+
+def squared_deviations(true: Poses, found: Poses) -> Float:
+    """e^T C^-1 e (frames, individuals, keypoints) of errors e against their stated covariance C; NaN where none is
+    stated, or not a positive one. Slots of both hold the same individuals, as `matched` brings them."""
+    error, covariance = true.points - found.points, _stated(found)
+    nees = np.full(error.shape[:-1], np.nan)
+    if covariance is None:
+        return nees
+    known = np.asarray(np.isfinite(error).all(axis=-1) & np.isfinite(covariance).all(axis=(-1, -2)))
+    known[known] = np.linalg.eigvalsh(covariance[known])[:, 0] > 0
+    whitened = np.linalg.solve(covariance[known], error[known][..., None])[..., 0]
+    nees[known] = np.einsum("ni,ni->n", error[known], whitened)
+    return nees
+
+
+def _stated(found: Poses) -> Float | None:
+    """The covariance with the rig's part where it is known, else without it."""
+    return found.extras.get("covariance_total", found.extras.get("covariance"))
 
 
 def evaluate_scores(truth: Poses, estimate: Poses) -> tuple[ScoreBin, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,25 @@ from calibration.rig import CameraRig
 from calibration.world import WorldOptions
 from pose3d.assembly import AssemblyOptions
 from pose3d.identity import IdentityOptions
-from pose3d.nn.options import PredictOptions, TrainOptions
+from pose3d.nn.options import PredictOptions
 from pose3d.records import Progress, StageReport
 from pose3d.session import Patterns, Session, drawn_skeleton, find_files, find_in, find_recordings
 from pose3d.stages.labels import look_at_labels
 from pose3d.stages.pictures import draw_overlay, draw_scene
 from pose3d.stages.poses2d import expect_footage, import_poses2d
 from pose3d.stages.poses3d import export_poses, identify_views, refine_poses, triangulate_groups
-from pose3d.stages.prediction import assemble_views, find_networks, predict_videos, trained_skeleton
+from pose3d.stages.prediction import (
+    assemble_views,
+    assembly_options,
+    find_networks,
+    find_session_networks,
+    given_model,
+    predict_videos,
+    trained_skeleton,
+)
 from pose3d.stages.recording import CALIBRATION, Recording
 from pose3d.stages.rig import calibrate_footage, resettle_footage, take_calibration
-from pose3d.stages.training import MODELS, NETWORK, train_networks
+from pose3d.stages.training import train_networks
 
 __all__ = ["calibrate_folder", "predict_files", "reconstruct_folder", "resettle_folder", "run_session", "train_session"]
 
@@ -55,8 +62,8 @@ def run_session(
             calibration = session.results(name) / CALIBRATION
             yield name, take_calibration(calibration, own, unit=session.unit, rename=session.rename, force=force)
         rig, sources, predicted = load_rig(calibration), find_files(session, "poses2d", name), None
-        if not sources and (session.labels or _model(session)) and find_files(session, "video", name):
-            if not trained and _model(session) is None:
+        if not sources and (session.labels or given_model(session)) and find_files(session, "video", name):
+            if not trained and given_model(session) is None:
                 yield from (("", report) for report in train_session(session, force=force, progress=progress))
                 trained = True
             sources = predicted = yield from _predicted(session, name, rig, force, progress)
@@ -204,35 +211,16 @@ def _predicted(
     videos, folder = find_files(session, "video", name), session.results(name)
     expect_footage(videos, rig, session)
     options = session.options.get("predict") or PredictOptions()
-    networks = _networks(session, videos)
+    networks = find_session_networks(session, videos)
     for network in set(networks.values()):  # what is wrong with [skeleton] is said before anything is predicted
         drawn_skeleton(trained_skeleton(network), session.skeleton)
-    assembly = session.options.get("assemble") or AssemblyOptions()
-    identify = session.options.get("identify") or IdentityOptions()
-    if assembly.individuals is None and identify.individuals == 1:  # of several, fragments are better left apart
-        assembly = replace(assembly, individuals=1)
+    assembly = assembly_options(session)
     told: dict[str, Any] = {"keypoints": session.skeleton.keypoints, "window": session.window}
     told |= {"force": force, "progress": progress}
     seen = predict_videos(folder, videos, networks, options, **told)
     yield name, seen
     yield name, assemble_views(folder, videos, assembly, fps=seen.summary["frames/s"], **told)
     return {camera: folder / f"assembled/{camera}.nc" for camera in videos}
-
-
-def _model(session: Session) -> Path | None:
-    """The network, or folder of networks, that the session names."""
-    options: PredictOptions | None = session.options.get("predict")
-    return None if options is None else options.model
-
-
-def _networks(session: Session, cameras: Iterable[str]) -> dict[str, Path]:
-    """{camera: network}: the session's given one or ones, else what its own training left."""
-    model, trained = _model(session), session.output / MODELS
-    if model is not None:
-        return find_networks(model, cameras)
-    if not (session.options.get("train") or TrainOptions()).per_camera:
-        return find_networks(trained / f"{NETWORK}.safetensors", cameras)
-    return {c: find_networks(trained / f"{c}.safetensors", (c,))[c] for c in cameras}
 
 
 def _recording(

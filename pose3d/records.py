@@ -26,6 +26,7 @@ __all__ = [
     "fingerprint_product",
     "fingerprint_source",
     "jsonable",
+    "read_record",
     "run_stage",
     "run_windows",
 ]
@@ -58,7 +59,7 @@ class Plan:
     @property
     def record(self) -> Path:
         """The JSON file that says that the stage is finished."""
-        return self.folder / HIDDEN / f"{self.stage}.json"
+        return _record(self.folder, self.stage)
 
     @property
     def unfinished(self) -> Path:
@@ -101,6 +102,11 @@ def run_stage(plan: Plan, work: Callable[[], Mapping[str, Any]], *, force: bool 
     if plan.unfinished.exists():
         shutil.rmtree(plan.unfinished)
     return StageReport(plan.stage, skipped, time.perf_counter() - started, known, outputs)
+
+
+def read_record(folder: Path, stage: str) -> dict[str, Any] | None:
+    """What a finished stage wrote down: its plan, its products' fingerprints, its summary; None where there is none."""
+    return _read_json(_record(folder, stage))
 
 
 def run_windows(
@@ -175,6 +181,10 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _record(folder: Path, stage: str) -> Path:
+    return folder / HIDDEN / f"{stage}.json"
 
 
 def _finished(plan: Plan) -> dict[str, Any] | None:

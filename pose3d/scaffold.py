@@ -275,7 +275,8 @@ _TEMPLATE = """\
 # backbone = "efficientnet_lite0"   # or "mobilenet_v2" of any width, or "timm:<name>"
 # steps = 2000                # batches of 8 pictures at most; it stops earlier where nothing is gained
 # flip = true                 # learn from mirrored pictures, too: for animals whose left and right look alike
-# per_camera = true           # a network for each camera
+# networks = "shared_backbone"      # one for each camera: on a common backbone, or "per_camera": trained alone
+# start = "old.safetensors"   # go on from a network that was trained before, perhaps on other keypoints
 
 # A network that was trained before, instead.
 {model_table}[predict]

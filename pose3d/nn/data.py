@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pose3d.labels import Labels
-from pose3d.nn.augment import lit, random_warp, warp_image, warp_points
+from pose3d.nn.augment import blurred, covered, lit, noisy, pasted, random_warp, warp_image, warp_points
 from pose3d.nn.coords import input_from_image, rescaled
 from pose3d.nn.options import TrainOptions
 
-__all__ = ["Pictures", "animal_size", "draw_batch", "load_pictures", "normalised", "suitable_scale"]
+__all__ = ["Pictures", "animal_size", "draw_batch", "load_pictures", "normalised", "shuffled", "suitable_scale"]
 
 SCALES = (0.125, 2**0.5)
 """The scale that is chosen stays within these: enlarging helps with small animals, and makes predictions slow."""
@@ -77,28 +77,53 @@ def load_pictures(
     return Pictures(tuple(images), rescaled(labels.points, scale), mirrored)
 
 
+def shuffled(n: int, numbers: NDArray[np.integer], seed: list[int]) -> NDArray[np.intp]:
+    """Which of n things are drawn as these numbers (counted from 0) of an endless sequence, in which all n come once an
+    epoch, each epoch in an order of its own."""
+    orders = {e: np.random.default_rng([*seed, e]).permutation(n) for e in set((numbers // n).tolist())}
+    return np.array([orders[i // n][i % n] for i in numbers.tolist()], np.intp)
+
+
 def draw_batch(
-    pictures: Pictures, options: TrainOptions, rotation: float, step: int
+    pictures: Pictures,
+    options: TrainOptions,
+    rotation: float,
+    step: int,
+    rows: NDArray[np.integer] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """The batch of one step: crops (batch, crop, crop, 3) in -1..1 and points (batch, individuals, keypoints, 2) px.
+    """The batch of one step: crops (batch, crop, crop, 3) in -1..1 and points (batch, individuals, keypoints, 2) px, of
+    twice as many individuals where some are pasted.
 
-    Every frame comes once an epoch. A batch depends on the seed and its step alone, so a training that was cut off goes
-    on as if it had not been.
+    rows: (batch,) of the pictures; None = every frame comes once an epoch. A batch depends on these, the seed and its
+    step alone, so a training that was cut off goes on as if it had not been.
     """
-    n = len(pictures)
     first = step * options.batch
-    epochs = {(first + i) // n for i in range(options.batch)}
-    orders = {e: np.random.default_rng([options.seed, 1, e]).permutation(n) for e in epochs}
+    if rows is None:
+        rows = shuffled(len(pictures), np.arange(first, first + options.batch), [options.seed, 1])
+    chosen = rows.tolist()
 
-    def sample(i: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        row = orders[(first + i) // n][(first + i) % n]
-        rng = np.random.default_rng([options.seed, 2, first + i])
+    several = options.paste > 0 and pictures.points.shape[1] > 1
+
+    def cut(row: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         image, points = pictures.images[row], pictures.points[row]
         size = (image.shape[1], image.shape[0])
         mirrored = options.flip and rng.uniform() < 0.5
         warp = random_warp(points, size, options.crop, rotation, options.zoom, rng, mirrored=mirrored)
         points = points[:, pictures.mirrored] if mirrored else points
-        return lit(warp_image(image, warp, options.crop), rng), warp_points(points, warp, options.crop)
+        return warp_image(image, warp, options.crop), warp_points(points, warp, options.crop)
+
+    def sample(i: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        rng = np.random.default_rng([options.seed, 2, first + i])
+        crop, points = cut(chosen[i], rng)
+        paste, cover, blur, noise = rng.uniform(size=4) < (options.paste, options.cover, options.blur, options.noise)
+        if several and paste:
+            other, others = cut(int(rng.integers(len(pictures))), rng)
+            crop, points = pasted(crop, points, other, others, int(rng.integers(len(others))))
+        elif several:
+            points = np.concatenate([points, np.full_like(points, np.nan)])
+        crop = covered(crop, rng) if cover else crop
+        crop = blurred(crop, rng) if blur else crop
+        return noisy(lit(crop, rng), rng) if noise else lit(crop, rng), points
 
     samples = [sample(i) for i in range(options.batch)]
     return np.stack([image for image, _ in samples]), np.stack([points for _, points in samples])

@@ -76,6 +76,7 @@ def choose_engine(
     engines: those to try besides PyTorch, None = all that are installed. On a CUDA device it is always PyTorch.
     """
     engines = installed_engines() if engines is None else engines
+    options = replace(options, region=False)  # the frames are far apart
     reference = Predictor(network, replace(options, engine="torch"))
     if reference.device.type != "cpu" or not engines or not frames:
         return EngineChoice("torch")

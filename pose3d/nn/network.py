@@ -36,6 +36,7 @@ class NetworkSpec:
 
     backbone, width, channels: see `build_model`. skeleton: its keypoints are those of the heatmaps. limbs: pairs (a, b)
     of keypoints, one for each part affinity field. scale: input px per image px. stride: input px per cell of the maps.
+    unsure: it tells each keypoint's covariance.
     """
 
     backbone: str
@@ -45,12 +46,14 @@ class NetworkSpec:
     limbs: tuple[tuple[int, int], ...]
     scale: float
     stride: int = STRIDE
+    unsure: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
     """A trained network. module: in eval mode. sigma_px: (keypoints,) SD per axis of its held-out error at score 1,
-    image px, NaN where nothing was held out; doubt: at score s it is exp(doubt (1 - s)) times that. limb_px: (limbs, 2)
+    image px, NaN where nothing was held out; of an `unsure` network the SD of that error over what the network states.
+    doubt: at score s it is exp(doubt (1 - s)) times that. limb_px: (limbs, 2)
     see `limb_lengths`, NaN where nothing was labelled, None where nothing is known. metrics: what its training
     measured, ready for JSON.
     """
@@ -67,7 +70,7 @@ def make_module(spec: NetworkSpec, generator: torch.Generator | None = None) -> 
     """The network of a spec with random weights, in eval mode."""
     generator = generator or torch.Generator().manual_seed(0)
     n, m = len(spec.skeleton), len(spec.limbs)
-    module = build_model(spec.backbone, spec.width, spec.channels, n, m, generator)
+    module = build_model(spec.backbone, spec.width, spec.channels, n, m, generator, unsure=spec.unsure)
     return module.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 

@@ -24,13 +24,18 @@ class TrainOptions:
     """How a network is trained.
 
     backbone: "efficientnet_lite0", "mobilenet_v2" (of `width`), "timm:<name>". pretrained: ImageNet weights, where the
-    backbone has them. channels: of the upsampling head. per_camera: one network for each camera.
+    backbone has them. channels: of the upsampling head. start: a network (.safetensors) to go on from, perhaps one of
+    other keypoints: its layers are taken instead of those named so far.
+    networks: "shared" = one for all cameras; "per_camera" = one for each, which learns from that camera's frames alone;
+    "shared_backbone" = one for each, all but the head of which learns from the frames of all.
     steps: batches at most; batch: crops in each; crop: their side, input px. animal_px: how long an animal is in the
     network's input, from which follows the scale (1/8 to 1.41). scale: input px per image px instead.
     learning_rate: of the head; the backbone has backbone_rate times it.
     rotation_deg, zoom: crops are turned by up to +- rotation_deg and resized by zoom[0]..zoom[1]. flip: half of them
     are mirrored, left and right exchanged as the skeleton's symmetry says, or else the names of its
     keypoints.
+    paste: share of the crops, 0..1, before whose animals one of another frame is put, where frames hold several.
+    cover, blur, noise: share of the crops, 0..1, with things in the way, that moved, that are short of light.
     unlabelled: weight, 0..1, of "there is none" where an animal is but its keypoint has no label: 1 if what is not
     labelled cannot be seen, less if labels were forgotten.
     held_out: share of the frames that is kept for measuring the error. evaluate_every: steps; patience: evaluations
@@ -42,7 +47,8 @@ class TrainOptions:
     width: float = 1.0
     pretrained: bool = True
     channels: int = 256
-    per_camera: bool = False
+    start: Path | None = None
+    networks: Literal["shared", "per_camera", "shared_backbone"] = "shared"
     steps: int = 2000
     batch: int = 8
     crop: int = 128
@@ -53,6 +59,10 @@ class TrainOptions:
     rotation_deg: float = 180.0
     zoom: tuple[float, float] = (0.8, 1.25)
     flip: bool = False
+    paste: float = 0.3
+    cover: float = 0.1
+    blur: float = 0.1
+    noise: float = 0.1
     unlabelled: float = 0.1
     held_out: float = 0.1
     evaluate_every: int = 200
@@ -76,8 +86,9 @@ class TrainOptions:
             raise InputError(f"crop: expected a multiple of 32 px, 64 to {MOST_CROP}, got {self.crop}")
         if not 0 <= self.held_out < 0.9:
             raise InputError(f"held_out: expected a share from 0 to below 0.9, got {self.held_out}")
-        if not 0 <= self.unlabelled <= 1:
-            raise InputError(f"unlabelled: expected a weight from 0 to 1, got {self.unlabelled}")
+        for name in ("paste", "cover", "blur", "noise", "unlabelled"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)}")
         if not 0 <= self.rotation_deg <= 180:
             raise InputError(f"rotation_deg: expected 0 to 180 degrees, got {self.rotation_deg}")
         if not 0 <= self.average < 1:
@@ -100,6 +111,9 @@ class PredictOptions:
     of torch need `pip install 'pose3d[fast]'`.
     threshold: heat, 0..1, from which a peak is a candidate; limit: candidates of each keypoint in a frame at most.
     limb_threshold: score, 0..1, from which two candidates may be joined.
+    region: "auto" = of large frames in which the animals are small most are looked at only around the animals, as two
+    whole frames within a second show them; what the background looks like elsewhere is then not among the candidates.
+    False = all frames whole.
     """
 
     model: Path | None = None
@@ -110,6 +124,7 @@ class PredictOptions:
     threshold: float = 0.1
     limit: int = 20
     limb_threshold: float = 0.1
+    region: Literal["auto", False] = "auto"
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:

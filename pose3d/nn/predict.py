@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,15 @@ import torch
 from numpy.typing import NDArray
 
 from calibration.errors import InputError
-from pose3d.nn.coords import cells_from_image, image_from_cells, input_from_image
+from pose3d.nn.coords import cells_from_image, image_from_cells, input_from_image, padded_size
 from pose3d.nn.engines import make_engine
 from pose3d.nn.memory import is_no_memory
 from pose3d.nn.model import fold_norms
 from pose3d.nn.network import Network
+from pose3d.nn.noise import candidate_covariance, stated_covariance
 from pose3d.nn.options import EngineName, PredictOptions
 from pose3d.nn.peaks import find_peaks, score_limbs
+from pose3d.nn.region import Window, look, maps_within, stretch_of
 from pose3d.poses import Candidates
 
 __all__ = ["Predictor", "predict_candidates"]
@@ -40,12 +42,10 @@ AHEAD = 3
 """Batches that are read ahead."""
 OUTSIDE_CELLS = 1.0
 """Candidates farther than this outside the image are none; those nearer are moved to its border."""
-LEAST_CELLS = 0.05
-"""SD of a candidate's place at least, in cells: no network is surer."""
 LENGTH_SD = 0.2
 """SD of the logarithm of a limb's length at least: animals move as no label has shown it yet."""
-UNKNOWN_CELLS = 0.5
-"""SD of a candidate's place, in cells, where nothing was held out to measure it."""
+LEAST_CELLS = 0.05
+"""Limbs are as long as this at least, where their logarithm is taken."""
 
 
 def predict_candidates(
@@ -83,7 +83,7 @@ class Predictor:
         Raises InputError where the memory does not suffice for a single image.
         """
         found: list[Found] = []
-        batches = _batches(frames, self.network, window, self.batch)
+        batches = _batches(frames, self.network, window, self.batch, stretches=bool(self.options.region))
         for done, frame in enumerate(self._found(batches), start=1):
             found.append(frame)
             if progress:
@@ -112,7 +112,7 @@ class Predictor:
                 if batch is None:
                     break
                 reads.append(reader.submit(next, batches, None))
-                jobs.append(pool.submit(self._predict, *batch))
+                jobs.append(pool.submit(self._look, *batch))
                 if len(jobs) > self.workers:
                     yield from jobs.popleft().result()
             while jobs:
@@ -120,16 +120,27 @@ class Predictor:
         if broken is not None:
             raise broken
 
-    def _predict(self, numbers: list[int], images: Image, border: NDArray[np.float64]) -> list[Found]:
-        """What is in each image of a batch, in parts where the memory does not suffice for all at once. border: x, y
-        where the images end, in cells."""
+    def _look(self, numbers: list[int], images: Image, border: NDArray[np.float64]) -> list[Found]:
+        """What is in each image of a batch, in most of them only where the animals are if that saves time."""
+        if not self.options.region:
+            return self._predict(numbers, images, border)
+        spec = self.network.spec
+        return look(numbers, images, border, spec.stride, len(spec.skeleton), self._predict)
+
+    def _predict(
+        self, numbers: list[int], images: Image, border: NDArray[np.float64], windows: Sequence[Window] = ()
+    ) -> list[Found]:
+        """What is in each image of a batch, or in windows of them, in parts where the memory does not suffice for all
+        at once. border: x, y where the images end, in cells."""
         size = min(self.batch, len(images))
         try:
             return [
                 (number, self._peaks(maps, border))
                 for start in range(0, len(images), size)
                 for number, *maps in zip(
-                    numbers[start : start + size], *self.maps(images[start : start + size]), strict=True
+                    numbers[start : start + size],
+                    *maps_within(self.maps, images[start : start + size], windows),
+                    strict=True,
                 )
             ]
         except (MemoryError, RuntimeError) as error:
@@ -144,11 +155,11 @@ class Predictor:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.batch = min(self.batch, size // 2)
-        return self._predict(numbers, images, border)
+        return self._predict(numbers, images, border, windows)
 
     def _peaks(self, maps: list[NDArray[np.float32]], border: NDArray[np.float64]) -> tuple[NDArray[Any], ...]:
-        """keypoint, cell, score of the candidates of one frame and a, b, edge, score of its limbs."""
-        heat, offset, paf = maps
+        """keypoint, cell, score of the candidates of one frame; a, b, edge, score of its limbs; stated covariance."""
+        heat, offset, paf, noise = maps
         options, limbs = self.options, np.array(self.network.spec.limbs, dtype=np.int32).reshape(-1, 2)
         keypoint, cell, score = find_peaks(heat, offset, options.threshold, options.limit)
         inside = np.all((cell > -0.5 - OUTSIDE_CELLS) & (cell < border + OUTSIDE_CELLS), axis=1)
@@ -156,7 +167,8 @@ class Predictor:
         a, b, edge, limb_score = score_limbs(paf, limbs, keypoint, cell, options.limb_threshold)
         limb_score *= self._plausible(np.linalg.norm(cell[a] - cell[b], axis=1), edge)
         kept = limb_score >= options.limb_threshold
-        return keypoint, cell, score, a[kept], b[kept], edge[kept], limb_score[kept]
+        stated = stated_covariance(noise, keypoint, cell)
+        return keypoint, cell, score, a[kept], b[kept], edge[kept], limb_score[kept], stated
 
     def _plausible(self, cells: NDArray[np.float64], edge: NDArray[np.int32]) -> NDArray[np.float64]:
         """(m,) 0..1, how well limbs of this length fit the labelled ones: 1 within an SD of the logarithm's mean, then
@@ -170,11 +182,18 @@ class Predictor:
         return np.nan_to_num(np.exp(-0.5 * beyond**2), nan=1.0)
 
 
-def _batches(frames: Iterable[tuple[int, Image]], network: Network, window: int, size: int) -> Iterator[Batch]:
-    """Numbers and network inputs (n, h, w, 3) of `size` frames at once, none across the border of two windows; and
-    where the images end in the maps, x, y in cells."""
+def _batches(
+    frames: Iterable[tuple[int, Image]], network: Network, window: int, size: int, *, stretches: bool = False
+) -> Iterator[Batch]:
+    """Numbers and network inputs (n, h, w, 3) of `size` frames at once, or of a stretch where that is more, none across
+    the border of two windows; and where the images end in the maps, x, y in cells."""
     scale, stride = network.spec.scale, network.spec.stride
     numbered, left, shape = iter(frames), 0, None
+    first = next(numbered, None)
+    if first is not None and stretches:
+        width, height = padded_size((first[1].shape[1], first[1].shape[0]), scale)
+        size = max(size, stretch_of(height, width))
+    numbered = chain(() if first is None else (first,), numbered)
     while True:
         left = left or window
         numbers: list[int] = []
@@ -205,20 +224,19 @@ def _candidates(found: list[Found], network: Network) -> Candidates:
     """The columns of a window."""
     spec = network.spec
     empty = (np.zeros(0, np.int32), np.zeros((0, 2)), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64),
-             np.zeros(0, np.int32), np.zeros(0))  # fmt: skip
+             np.zeros(0, np.int32), np.zeros(0), np.zeros((0, 2, 2)))  # fmt: skip
     columns = [np.concatenate(parts) for parts in zip(empty, *(arrays for _, arrays in found), strict=True)]
-    keypoint, cell, score, a, b, edge, limb_score = columns
+    keypoint, cell, score, a, b, edge, limb_score, stated = columns
     starts = np.cumsum([0] + [len(arrays[0]) for _, arrays in found])
     limb_starts = np.cumsum([0] + [len(arrays[3]) for _, arrays in found])
     shift = np.repeat(starts[:-1], np.diff(limb_starts))
     score = np.clip(score, 0.0, 1.0)
-    variance = (_sigma_px(network)[keypoint] * np.exp(network.doubt * (1 - score))) ** 2
     return Candidates(
         frame_start=starts,
         keypoint=keypoint,
         xy=image_from_cells(cell, spec.scale, spec.stride),
         score=score,
-        covariance=variance[:, None, None] * np.eye(2),
+        covariance=candidate_covariance(stated, keypoint, score, network),
         limb_start=limb_starts,
         a=a + shift,
         b=b + shift,
@@ -228,15 +246,6 @@ def _candidates(found: list[Found], network: Network) -> Candidates:
         skeleton=spec.skeleton,
         limbs=spec.limbs,
     )
-
-
-def _sigma_px(network: Network) -> NDArray[np.float64]:
-    """(keypoints,) SD per axis at score 1, image px; where it was not measured that of the others, or half a cell."""
-    cell_px = network.spec.stride / network.spec.scale
-    sigma = np.asarray(network.sigma_px, dtype=np.float64)
-    known = sigma[np.isfinite(sigma)]
-    sigma = np.where(np.isfinite(sigma), sigma, np.median(known) if len(known) else UNKNOWN_CELLS * cell_px)
-    return np.asarray(np.maximum(sigma, LEAST_CELLS * cell_px))
 
 
 def _device(name: str) -> torch.device:

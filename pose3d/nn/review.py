@@ -1,8 +1,10 @@
-"""Where is a network most wrong, on labelled frames that it has not learnt from?"""
+"""What does a network find in labelled frames that it has not learnt from, and where is it most wrong?"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +12,11 @@ from numpy.typing import NDArray
 from pose3d.label_check import Suspect, place_of
 from pose3d.labels import Labels, hold_out
 from pose3d.nn.network import Network
-from pose3d.nn.options import TrainOptions
+from pose3d.nn.options import PredictOptions, TrainOptions
 from pose3d.nn.predict import predict_candidates
+from pose3d.poses import Candidates
 
-__all__ = ["held_out_labels", "nearest_candidates", "worst_keypoints"]
+__all__ = ["held_out_labels", "labelled_candidates", "nearest_candidates", "worst_keypoints"]
 
 MOST = 12
 """Animals that are shown, the worst first."""
@@ -27,26 +30,40 @@ def held_out_labels(labels: Labels, options: TrainOptions) -> Labels:
     return labels.take(hold_out(labels, options.held_out)[1] if options.held_out else [])
 
 
+def labelled_candidates(
+    network: Network, labels: Labels, options: PredictOptions | None = None
+) -> Iterator[tuple[list[int], Candidates]]:
+    """(rows of the labels, what the network finds in their pictures, in this order), pictures of one size together.
+    Reads the pictures, source after source."""
+    for _, run in groupby(labels.images(), key=lambda item: item[1].shape):
+        rows: list[int] = []
+        yield rows, predict_candidates(_numbered(run, rows), network, options)
+
+
+def _numbered(
+    images: Iterable[tuple[int, NDArray[np.uint8]]], rows: list[int]
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """The images with rising numbers; their rows are written down."""
+    for number, (row, image) in enumerate(images):
+        rows.append(row)
+        yield number, image
+
+
 def nearest_candidates(network: Network, labels: Labels) -> NDArray[np.float64]:
     """(n, individuals, keypoints, 2) px: for each label the nearest of the strongest candidates of its kind, as many as
     there are animals; NaN where nothing is labelled, or nothing found. Reads the pictures."""
-    order: list[int] = []
-    images: list[tuple[int, NDArray[np.uint8]]] = []
-    for row, image in labels.images():
-        order.append(row)
-        images.append((len(images), image))
-    found = predict_candidates(iter(images), network)
     estimates = np.full(labels.points.shape, np.nan)
-    for place, row in enumerate(order):
-        rows = slice(int(found.frame_start[place]), int(found.frame_start[place + 1]))
-        truth = labels.points[row]
-        animals = int(np.isfinite(truth[..., 0]).any(axis=1).sum())
-        for k in range(truth.shape[1]):
-            own = np.flatnonzero(found.keypoint[rows] == k)
-            strongest = own[np.argsort(-found.score[rows][own], kind="stable")][:animals]
-            for slot in np.flatnonzero(np.isfinite(truth[:, k, 0])) if len(strongest) else ():
-                xy = found.xy[rows][strongest]
-                estimates[row, slot, k] = xy[np.linalg.norm(xy - truth[slot, k], axis=1).argmin()]
+    for order, found in labelled_candidates(network, labels):
+        for place, row in enumerate(order):
+            rows = slice(int(found.frame_start[place]), int(found.frame_start[place + 1]))
+            truth = labels.points[row]
+            animals = int(np.isfinite(truth[..., 0]).any(axis=1).sum())
+            for k in range(truth.shape[1]):
+                own = np.flatnonzero(found.keypoint[rows] == k)
+                strongest = own[np.argsort(-found.score[rows][own], kind="stable")][:animals]
+                for slot in np.flatnonzero(np.isfinite(truth[:, k, 0])) if len(strongest) else ():
+                    xy = found.xy[rows][strongest]
+                    estimates[row, slot, k] = xy[np.linalg.norm(xy - truth[slot, k], axis=1).argmin()]
     return estimates
 
 

@@ -18,20 +18,22 @@ from safetensors.torch import load_file, save
 
 from calibration.errors import InputError
 from calibration.files.atomic import write_bytes
-from pose3d.labels import Labels, hold_out
+from pose3d.labels import Labels
+from pose3d.nn.beginning import hold_share, prepare
 from pose3d.nn.coords import cells_from_image, image_from_cells, rescaled
-from pose3d.nn.data import Pictures, animal_size, draw_batch, load_pictures, normalised, suitable_scale
-from pose3d.nn.limbs import choose_limbs, limb_lengths
+from pose3d.nn.data import Pictures, animal_size, draw_batch, normalised
+from pose3d.nn.limbs import limb_lengths
 from pose3d.nn.losses import pose_loss
 from pose3d.nn.memory import is_no_memory
-from pose3d.nn.model import PoseNet, fold_norms, load_imagenet
-from pose3d.nn.network import Network, NetworkSpec, make_module
-from pose3d.nn.options import LEAST_LABELS, TrainOptions
+from pose3d.nn.model import PoseNet, fold_norms
+from pose3d.nn.network import Network, NetworkSpec
+from pose3d.nn.noise import calibrate_noise, stated_covariance
+from pose3d.nn.options import TrainOptions
 from pose3d.nn.peaks import find_peaks
+from pose3d.nn.pruning import discrimination, limbs_that_tell, without_limbs
 from pose3d.nn.targets import make_targets
-from pose3d.skeleton import symmetry_by_name
 
-__all__ = ["held_out_errors", "train_network"]
+__all__ = ["Training", "held_out_errors", "train_network"]
 
 Progress = Callable[[str, int, int], None]
 Float = NDArray[np.float64]
@@ -41,19 +43,14 @@ WARM_UP = 0.05
 WEIGHT_DECAY = 1e-4
 THRESHOLD = 0.05
 """Heat of a peak that counts as found when the held-out error is measured."""
+CLEAR = 2.0
+"""Standard errors by which an evaluation must be worse for earlier weights to be kept."""
 POOR = 0.5
 """Share of the held-out keypoints that a network must find to be of use."""
 MISSED = 0.25
 """A missed keypoint counts as far off as this share of the animal's size, and no error counts more."""
 SHOWN = 16
 """Held-out frames that are looked at while training; all of them at its end."""
-LEAST_PX = 0.01
-"""Distances below are rounding: their logarithm would weigh without limit."""
-CAUTION = 0.05
-"""Ridge of the regression of log distance on doubt, so that little is learnt from few keypoints: the variance of the
-logarithm of Rayleigh's distances, 0.64 squared, over that of slopes, of which 3 is usual."""
-_SD = 1 / math.sqrt(2 * math.log(2))
-"""SD per axis of a 2D Gaussian from its median distance: that follows Rayleigh's distribution."""
 STATE = "training.safetensors"
 IN_PARTS = "batch computed in parts"
 HISTORY = "history: step, loss, mean capped held-out error px"
@@ -67,77 +64,34 @@ def train_network(
     start: Network | None = None,
     progress: Progress | None = None,
 ) -> Network:
-    """A network for the keypoints of these labels; the weights are those with the least held-out error.
+    """A network for the keypoints of these labels; the weights are the last with the least held-out error.
 
-    start: a network of the same keypoints to go on from; its layers are taken instead of those of the options.
+    start: a network to go on from, instead of `options.start`; its layers are taken instead of those of the options,
+    with its outputs for keypoints of the same names (see `transferred`).
     folder: where the state of an unfinished training lies; the same call goes on from it, to the same bytes on a CPU.
     progress(text, done, total) is told the held-out error. Raises InputError for too few labels.
     """
-    options = options or TrainOptions()
-    labelled = np.isfinite(labels.points[..., 0]).any(axis=(1, 2))
-    if labelled.sum() < LEAST_LABELS:
-        raise InputError(
-            f"{int(labelled.sum())} labelled frames: expected at least {LEAST_LABELS}; label more (20 to 100 a camera "
-            "are a good beginning)"
-        )
-    pairs = labels.skeleton.symmetry or symmetry_by_name(labels.skeleton.keypoints)
-    if options.flip and not pairs:
-        raise InputError(
-            "flip: expected pairs of keypoints that are each other's mirror image, found none; name them as `symmetry` "
-            "under [skeleton], or leave `flip` out under [train]"
-        )
-    labels = labels.take(np.flatnonzero(labelled))
-    training, held = hold_out(labels, options.held_out) if options.held_out else (np.arange(len(labels)), np.arange(0))
-    module, spec = _beginning(labels.take(training), options, start)
-
-    def loading(done: int) -> None:
-        if progress:
-            progress("reading labelled frames", done, len(labels))
-
-    mirrored = replace(labels.skeleton, symmetry=pairs).flip_order()
-    pictures = load_pictures(labels, spec.scale, mirrored, loading)
-    run = _Training(spec, module, pictures.take(training), pictures.take(held), options, folder)
-    run.resume()
-    while not run.finished:
-        run.advance()
-        if progress:
-            progress(run.told(), run.step, options.steps)
+    ready = prepare(labels, options, start, hold_share, progress)
+    run = Training(ready.spec, ready.module, ready.training, ready.held, ready.options, folder)
+    run.finish(progress)
     network = run.result()
-    names = labels.skeleton.keypoints
-    told = ", ".join(f"{names[a]}-{names[b]}" for a, b in pairs) if options.flip else "not"
-    return replace(network, metrics={**network.metrics, "mirrored": told})
-
-
-def _beginning(labels: Labels, options: TrainOptions, start: Network | None) -> tuple[PoseNet, NetworkSpec]:
-    """The network before its first step: that of `start`, or a fresh one on its pretrained backbone."""
-    scale = options.scale or suitable_scale(labels.points, options.animal_px)
-    if start is not None:
-        if start.spec.skeleton.keypoints != labels.skeleton.keypoints:
-            raise InputError(
-                f"the network to go on from knows the keypoints {', '.join(start.spec.skeleton.keypoints)}, the labels "
-                f"{', '.join(labels.skeleton.keypoints)}; give one of the same keypoints in the same order"
-            )
-        return copy.deepcopy(start.module), replace(start.spec, scale=scale)
-    limbs = choose_limbs(labels.points, labels.skeleton)
-    spec = NetworkSpec(options.backbone, options.width, options.channels, labels.skeleton, limbs, scale)
-    module = make_module(spec, torch.Generator().manual_seed(options.seed))
-    if options.pretrained and options.backbone != "mobilenet_v2":
-        load_imagenet(module)
-    return module, spec
+    return replace(network, metrics={**network.metrics, **ready.told})
 
 
 @dataclass
 class _Progress:
-    """What a training remembers beside its tensors. parts: in how many each batch is computed, for lack of memory."""
+    """What a training remembers beside its tensors. least: held-out error of each frame that is looked at, px, where
+    their mean was least; best_step: whose weights are kept. parts: in how many each batch is computed, for lack of
+    memory."""
 
     step: int = 0
-    best: float = math.inf
+    least: tuple[float, ...] = ()
     best_step: int = 0
     history: tuple[tuple[int, float, float | None], ...] = ()
     parts: int = 1
 
 
-class _Training:
+class Training:
     """The state of a training: step by step, saved after every evaluation."""
 
     def __init__(
@@ -157,13 +111,16 @@ class _Training:
         self.best = copy.deepcopy(self.module)
         self.limbs = torch.tensor(spec.limbs, dtype=torch.long, device=self.device).reshape(-1, 2)
         backbone = list(self.module.backbone.parameters())
-        head = [p for name, p in self.module.named_parameters() if not name.startswith("backbone.")]
+        known = {id(p) for p in backbone}
+        head = [p for p in self.module.parameters() if id(p) not in known]
         rates = [options.learning_rate * options.backbone_rate, options.learning_rate]
         groups = [{"params": p, "lr": r, "rate": r} for p, r in zip((backbone, head), rates, strict=True)]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
         self.parameters = [*backbone, *head]
         self.at = _Progress()
         told = hashlib.sha256(repr((spec, options)).encode() + training.points.tobytes() + held.points.tobytes())
+        for value in self.module.state_dict().values():
+            told.update(value.cpu().numpy().tobytes())
         self.fingerprint = told.hexdigest()
 
     @property
@@ -177,6 +134,14 @@ class _Training:
             len(self.held) > 0 and self.at.step - self.at.best_step >= patience
         )
 
+    def finish(self, progress: Progress | None) -> None:
+        """All that is left to do, from where the state in the folder says."""
+        self.resume()
+        while not self.finished:
+            self.advance()
+            if progress:
+                progress(self.told(), self.step, self.options.steps)
+
     def told(self) -> str:
         error = self.at.history[-1][2] if self.at.history else None
         text = "training" if error is None else f"training, held-out error {error:.2f} px"
@@ -189,7 +154,7 @@ class _Training:
         factor = min(1.0, (share + 1 / options.steps) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * share))
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * factor
-        images, points = draw_batch(self.training, options, math.radians(options.rotation_deg), step)
+        images, points = self._draw(math.radians(options.rotation_deg))
         loss = self._gradients(images, cells_from_image(points, 1.0, self.spec.stride))
         torch.nn.utils.clip_grad_norm_(self.parameters, 10.0)
         self.optimizer.step()
@@ -205,6 +170,13 @@ class _Training:
             self._evaluate(float(loss))
             self._save()
 
+    def _draw(self, rotation: float) -> tuple[NDArray[np.float32], Float]:
+        return draw_batch(self.training, self.options, rotation, self.at.step)
+
+    def _maps(self, x: torch.Tensor, rows: NDArray[np.integer]) -> Any:
+        """What the network makes of these rows of the step's batch."""
+        return self.module(x)
+
     def _gradients(self, images: NDArray[np.float32], cells: Float) -> torch.Tensor:
         """The loss of a batch, whose gradients are left in the parameters; where the memory does not suffice, the mean
         over 2, 4, ... parts of the batch, from then on. Batch norm sees each part alone."""
@@ -214,7 +186,7 @@ class _Training:
             self.optimizer.zero_grad(set_to_none=True)
             try:
                 parts = np.array_split(np.arange(len(images)), self.at.parts)
-                return torch.stack([self._part(images[r], cells[r], len(r) / len(images)) for r in parts]).sum()
+                return torch.stack([self._part(images, cells, rows) for rows in parts]).sum()
             except (MemoryError, RuntimeError) as error:
                 if not is_no_memory(error):
                     raise
@@ -229,25 +201,32 @@ class _Training:
             for value, old in zip(self.module.buffers(), before, strict=True):
                 value.copy_(old)
 
-    def _part(self, images: NDArray[np.float32], cells: Float, share: float) -> torch.Tensor:
-        """The loss of a part of a batch times its share, the gradients added to what the parameters have."""
-        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    def _part(self, images: NDArray[np.float32], cells: Float, rows: NDArray[np.integer]) -> torch.Tensor:
+        """The loss of these rows of a batch times their share, the gradients added to what the parameters have."""
+        x = torch.from_numpy(images[rows]).to(self.device).permute(0, 3, 1, 2)
+        x = x.contiguous(memory_format=torch.channels_last)
         side = self.options.crop // self.spec.stride
-        points = torch.from_numpy(cells).float().to(self.device)
+        points = torch.from_numpy(cells[rows]).float().to(self.device)
         targets = make_targets(points, self.limbs, (side, side), self.options.unlabelled)
-        loss = pose_loss(self.module(x), targets) * share
+        loss = pose_loss(self._maps(x, rows), targets) * (len(rows) / len(images))
         loss.backward()
         return loss.detach()
 
     def _evaluate(self, loss: float) -> None:
         rows = np.unique(np.linspace(0, len(self.held) - 1, min(SHOWN, len(self.held))).astype(int))
-        errors, _ = held_out_errors(self.average, self.held.take(rows), self.spec)
-        known = errors[~np.isnan(errors)]
-        error = float(np.minimum(known, self._limit()).mean()) if known.size else None
-        self.at.history += ((self.at.step, loss, error),)
-        if error is None or error < self.at.best:
-            self.at.best, self.at.best_step = math.inf if error is None else error, self.at.step
+        errors = np.minimum(self._held_errors(rows), self._limit())
+        known = ~np.isnan(errors)
+        self.at.history += ((self.at.step, loss, float(errors[known].mean()) if known.any() else None),)
+        seen = known.any(axis=(1, 2))
+        each = np.nanmean(errors[seen], axis=(1, 2))
+        if _no_worse(each, np.array(self.at.least)):
+            self.at.best_step = self.at.step
             self.best.load_state_dict(self.average.state_dict())
+        if not self.at.least or each.mean() < np.mean(self.at.least):
+            self.at.least = tuple(each.tolist())
+
+    def _held_errors(self, rows: NDArray[np.integer]) -> Float:
+        return held_out_errors(self.average, self.held.take(rows), self.spec)[0]
 
     def _limit(self) -> float:
         """px, as far as which a keypoint that was missed counts in the mean."""
@@ -255,13 +234,16 @@ class _Training:
         return MISSED * (size if size > 0 else self.options.animal_px) / self.spec.scale
 
     def result(self) -> Network:
-        module = copy.deepcopy(self.best).cpu().eval()
-        errors, scores = held_out_errors(module, self.held, self.spec)
-        sigma, doubt = _noise(errors, scores)
+        return self.measured(copy.deepcopy(self.best).cpu().eval(), self.training, self.held)
+
+    def measured(self, module: PoseNet, training: Pictures, held: Pictures) -> Network:
+        """The network of this module, on the CPU, with what it leaves undone of the pictures that were held out."""
+        errors, scores, relative = held_out_errors(module, held, self.spec)
+        sigma, doubt = calibrate_noise(relative, scores)
         known = errors[~np.isnan(errors)]
         metrics: dict[str, Any] = {
-            "training frames": len(self.training),
-            "held-out frames": len(self.held),
+            "training frames": len(training),
+            "held-out frames": len(held),
             "steps": self.at.step,
             "best step": self.at.best_step,
             "scale": self.spec.scale,
@@ -275,8 +257,14 @@ class _Training:
             metrics["warning"] = "more than half of the held-out keypoints are not found: train longer, or label more"
         if self.at.parts > 1:
             metrics[IN_PARTS] = self.at.parts
-        lengths = limb_lengths(self.training.points / self.spec.scale, self.spec.limbs)
-        return Network(self.spec, module, sigma, doubt, metrics, lengths)
+        won, count = discrimination(module, held, self.spec)
+        kept = limbs_that_tell(won, count, self.spec.limbs)
+        if len(kept) < len(won):
+            names = self.spec.skeleton.keypoints
+            left = [f"{names[a]}-{names[b]}" for i, (a, b) in enumerate(self.spec.limbs) if i not in kept]
+            metrics["limbs left out, which do not tell animals apart"] = ", ".join(left)
+        module, spec = without_limbs(module, self.spec, kept)
+        return Network(spec, module, sigma, doubt, metrics, limb_lengths(training.points / spec.scale, spec.limbs))
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         named = {"module": self.module, "average": self.average, "best": self.best}
@@ -302,13 +290,26 @@ class _Training:
         if metadata.get("fingerprint") != self.fingerprint:
             return
         told = json.loads(metadata["progress"])
-        self.at = _Progress(**told | {"history": tuple(tuple(row) for row in told["history"])})
+        self.at = _Progress(**told | {"history": tuple(map(tuple, told["history"])), "least": tuple(told["least"])})
         stored = load_file(path)
         for who, net in {"module": self.module, "average": self.average, "best": self.best}.items():
             net.load_state_dict({n: stored[f"{who}.{n}"] for n in net.state_dict()})
         for i, parameter in enumerate(self.parameters):
             own = {n.rpartition(".")[2]: v for n, v in stored.items() if n.startswith(f"optimizer.{i}.")}
-            self.optimizer.state[parameter] = {n: v if n == "step" else v.to(self.device) for n, v in own.items()}
+            self.optimizer.state[parameter] = {  # laid out in memory like the parameter, which "fused" takes on trust
+                n: v.to(self.device) if n == "step" else torch.empty_like(parameter).copy_(v) for n, v in own.items()
+            }
+
+
+def _no_worse(errors: Float, least: Float) -> bool:
+    """Whether errors (frames,) are not clearly greater in the mean than the least so far, by CLEAR standard errors of
+    their difference: of weights that held-out frames cannot tell apart the later ones are better, because the learning
+    rate has fallen (as the rule of one standard error of Breiman et al. 1984; few frames are held out)."""
+    if not len(least):
+        return True
+    apart = errors - least
+    chance = apart.std(ddof=1) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
+    return bool(apart.mean() < CLEAR * chance) or bool(apart.mean() < 0)
 
 
 def _quantile(errors: Float, percent: float) -> float | None:
@@ -317,46 +318,36 @@ def _quantile(errors: Float, percent: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _noise(errors: Float, scores: Float) -> tuple[Float, float]:
-    """sigma_px (keypoints,) and doubt of `Network`, from distances and scores (n, individuals, keypoints).
-
-    doubt: the slope of the logarithm of the distance against 1 - score, the same for all keypoints, by ridge regression
-    over what was found, never negative. sigma_px: from the medians of what is left, with what was missed infinitely
-    far; NaN where that is more than half of them.
-    """
-    found = np.isfinite(errors)
-    log = np.log(np.where(found, np.maximum(errors, LEAST_PX), 1.0))
-    doubts = np.where(found, 1 - scores, 0.0)
-    count = np.maximum(found.sum(axis=(0, 1)), 1)
-    away, apart = (np.where(found, a - a.sum(axis=(0, 1)) / count, 0.0) for a in (doubts, log))
-    doubt = max(0.0, float((away * apart).sum()) / (float((away**2).sum()) + CAUTION))
-    sigma = np.full(errors.shape[2], np.nan)
-    for k, left in enumerate(np.moveaxis(errors / np.exp(doubt * doubts), 2, 0)):
-        known = left[~np.isnan(left)]
-        median = np.median(known) if known.size else np.inf
-        sigma[k] = _SD * median if np.isfinite(median) else np.nan
-    return sigma, doubt
-
-
-def held_out_errors(module: Any, pictures: Pictures, spec: NetworkSpec) -> tuple[Float, Float]:
+def held_out_errors(module: Any, pictures: Pictures, spec: NetworkSpec) -> tuple[Float, Float, Float]:
     """(n, individuals, keypoints) distance in image px from each labelled keypoint to the nearest peak of its kind, of
-    as many peaks as there are animals, and that peak's score; infinite and 0 where none was found, NaN where nothing is
-    labelled."""
+    as many peaks as there are animals, that peak's score, and the distance in units of what the network states there
+    (px where it states nothing); infinite, 0 and infinite where none was found, NaN where nothing is labelled."""
     device = next(module.parameters()).device
     module = fold_norms(module.eval())
-    errors, scores = np.full((2, *pictures.points.shape[:3]), np.nan)
+    errors, scores, relative = np.full((3, *pictures.points.shape[:3]), np.nan)
     for row, image in enumerate(pictures.images):
         x = torch.from_numpy(normalised(image))[None].to(device).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            heat, offset, _ = module.maps(x.contiguous(memory_format=torch.channels_last))
+            maps = module.maps(x.contiguous(memory_format=torch.channels_last))
+        heat, offset, _, noise = (m[0].cpu().numpy() for m in maps)
         truth = pictures.points[row]
         animals = int(np.isfinite(truth[..., 0]).any(axis=1).sum())
-        kind, cell, score = find_peaks(heat[0].cpu().numpy(), offset[0].cpu().numpy(), THRESHOLD, animals)
+        kind, cell, score = find_peaks(heat, offset, THRESHOLD, animals)
         xy = image_from_cells(cell, spec.scale, spec.stride)
-        apart = np.linalg.norm(rescaled(truth, 1 / spec.scale)[:, :, None] - xy, axis=-1)
+        away = rescaled(truth, 1 / spec.scale)[:, :, None] - xy
+        apart = np.linalg.norm(away, axis=-1)
         apart[:, np.arange(truth.shape[1])[:, None] != kind] = np.inf
         labelled = ~np.isnan(truth[..., 0])
         errors[row] = np.where(labelled, apart.min(axis=-1, initial=np.inf), np.nan)
-        best = score[apart.argmin(axis=-1)] if len(score) else np.zeros(labelled.shape)
-        scores[row] = np.where(labelled, np.where(np.isinf(errors[row]), 0.0, np.clip(best, 0.0, 1.0)), np.nan)
-    return errors, scores
+        found = np.isfinite(errors[row])
+        scores[row] = np.where(labelled, 0.0, np.nan)
+        relative[row] = errors[row]
+        if len(score):
+            best = apart.argmin(axis=-1)
+            scores[row][found] = np.clip(score[best], 0.0, 1.0)[found]
+            unit = spec.stride / spec.scale if spec.unsure else 1.0
+            precision = np.linalg.inv(stated_covariance(noise, kind, cell))[best] / unit**2
+            nearest = np.take_along_axis(away, best[..., None, None], axis=2)[:, :, 0]
+            squared = np.einsum("nki,nkij,nkj->nk", nearest, precision, nearest)
+            relative[row][found] = np.sqrt(squared)[found]
+    return errors, scores, relative

@@ -25,7 +25,8 @@ from pose3d.files import (
     save_poses,
     write_candidates,
 )  # fmt: skip
-from pose3d.nn.options import PredictOptions
+from pose3d.identity import IdentityOptions
+from pose3d.nn.options import PredictOptions, TrainOptions
 from pose3d.poses import Candidates, Poses
 from pose3d.records import (
     Plan,
@@ -37,13 +38,22 @@ from pose3d.records import (
     run_stage,
     run_windows,
 )
+from pose3d.session import Session
 from pose3d.skeleton import Skeleton
 from pose3d.stages.engine import settle_engine
-from pose3d.stages.training import NETWORK
+from pose3d.stages.training import MODELS, NETWORK
 
-__all__ = ["assemble_views", "find_networks", "predict_videos", "trained_skeleton"]
+__all__ = [
+    "assemble_views",
+    "assembly_options",
+    "find_networks",
+    "find_session_networks",
+    "given_model",
+    "predict_videos",
+    "trained_skeleton",
+]
 
-PREDICT_VERSION, ASSEMBLE_VERSION = 4, 3
+PREDICT_VERSION, ASSEMBLE_VERSION = 5, 3
 
 
 def find_networks(model: Path, cameras: Iterable[str]) -> dict[str, Path]:
@@ -62,6 +72,32 @@ def find_networks(model: Path, cameras: Iterable[str]) -> dict[str, Path]:
             raise InputError(f"{description}: the network's description is missing; copy it beside the weights")
         networks[camera] = found
     return networks
+
+
+def given_model(session: Session) -> Path | None:
+    """The network, or folder of networks, that the session names."""
+    options: PredictOptions | None = session.options.get("predict")
+    return None if options is None else options.model
+
+
+def find_session_networks(session: Session, cameras: Iterable[str]) -> dict[str, Path]:
+    """{camera: network}: the session's given one or ones, else what its own training left. Raises InputError where a
+    camera has none."""
+    model, trained = given_model(session), session.output / MODELS
+    if model is not None:
+        return find_networks(model, cameras)
+    if (session.options.get("train") or TrainOptions()).networks == "shared":
+        return find_networks(trained / f"{NETWORK}.safetensors", cameras)
+    return {c: find_networks(trained / f"{c}.safetensors", (c,))[c] for c in cameras}
+
+
+def assembly_options(session: Session) -> AssemblyOptions:
+    """How the session's candidates become individuals."""
+    assembly: AssemblyOptions = session.options.get("assemble") or AssemblyOptions()
+    identify: IdentityOptions = session.options.get("identify") or IdentityOptions()
+    if assembly.individuals is None and identify.individuals == 1:  # of several, fragments are better left apart
+        return replace(assembly, individuals=1)
+    return assembly
 
 
 def trained_skeleton(network: Path) -> Skeleton:

@@ -145,6 +145,40 @@ def test_evaluate(poses3d: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "same world" in " ".join(capsys.readouterr().err.split())
 
 
+def test_evaluate_folders_and_words_that_do_not_belong_together(
+    poses3d: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    rig = ring_rig(2, rng, radius=650.0, height=450.0)
+    save_rig(tmp_path / "calibration.toml", rig)
+    for camera in rig:
+        poses = Poses(camera.project(rng.uniform(-90, 90, (20, 1, 2, 3))), skeleton=Skeleton(("nose", "tail")))
+        save_poses(tmp_path / f"labels/{camera.name}.nc", poses)
+        save_poses(tmp_path / f"found/{camera.name}.nc", poses.replace(points=poses.points + [3.0, 4.0]))
+    folders = ["evaluate", str(tmp_path / "labels"), str(tmp_path / "found")]
+    main([*folders, "--calibration", str(tmp_path / "calibration.toml"), "--csv", str(tmp_path / "new/table.csv")])
+    told = capsys.readouterr().out
+    assert "by keypoint" in told
+    assert "by camera" in told
+    head, *lines = (tmp_path / "new/table.csv").read_text().splitlines()
+    assert head.startswith("camera,keypoint,n,delivered,median,rms,p95,pck_0.05")
+    assert [line.split(",")[:6] for line in lines[:2]] == [
+        ["cam0", "nose", "20", "1", "5", "5"], ["cam0", "tail", "20", "1", "5", "5"]
+    ]  # fmt: skip
+    assert len(lines) == 3 * 3
+    main([*folders, "--json"])
+    assert json.loads(capsys.readouterr().out)["keypoints"][-1]["median"] == pytest.approx(5.0)
+    for tokens, message in (
+        ([str(poses3d)], "expected a session's .toml, or an ESTIMATE"),
+        ([str(tmp_path)], "pose3d.toml: expected a session's file"),
+        ([str(poses3d), str(poses3d), "--data", "."], "--data and --output are for a session"),
+        ([str(poses3d), str(poses3d), "--calibration", "c.toml"], "--calibration is for several cameras"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["evaluate", *tokens])
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
 def test_convert_names_the_files_that_it_wrote(
     poses3d: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,11 +83,13 @@ def test_an_empty_file_is_a_session_in_the_house_layout(tmp_path: Path) -> None:
 
 def test_labels_and_networks(tmp_path: Path) -> None:
     tables = '[labels]\nfiles = "labels/{camera}.slp"\nframes = [0, 39]\nmissing = "skip"\nvideo = "{camera}.mp4"\n'
-    path = written(tmp_path, tables + '[train]\nper_camera = true\nzoom = [0.9, 1.1]\n[predict]\nmodel = "models"\n')
+    tables += '[train]\nnetworks = "per_camera"\nstart = "old.safetensors"\nzoom = [0.9, 1.1]\n'
+    path = written(tmp_path, tables + '[predict]\nmodel = "models"\n')
     session = load_session(path)
     assert session.labels == (LabelTable("labels/{camera}.slp", frames=(0, 39), missing="skip", video="{camera}.mp4"),)
     assert session.options["predict"].model == tmp_path / "models"
-    assert (session.options["train"].per_camera, session.options["train"].zoom) == (True, (0.9, 1.1))
+    train = session.options["train"]
+    assert (train.networks, train.start, train.zoom) == ("per_camera", tmp_path / "old.safetensors", (0.9, 1.1))
     several = '[[labels]]\nfiles = "a"\ncamera = "top"\n[[labels]]\nfiles = "b"\n'
     session = load_session(written(tmp_path, several + "[predict]\nbatch = 2\n"))
     assert session.labels == (LabelTable("a", camera="top"), LabelTable("b"))
@@ -165,6 +167,7 @@ def test_data_and_output_can_be_elsewhere(tmp_path: Path) -> None:
         ("[train]\ncrop = 1000000", "train.crop: expected a multiple of 32 px, 64 to 2048, got 1000000"),
         ("[train]\nscale = 1000", "train.scale: expected 1/16 to 16 input px per image px, got 1000"),
         ("[label]\nfiles = 'a'", "label: unknown table; did you mean 'labels'?"),
+        ("[train]\nper_camera = true", 'train.per_camera: unknown key; write networks = "per_camera"'),
         ("[train]\nstep = 3", "train.step: unknown key; did you mean 'steps'?"),
         ("[predict]\nbatch = 0", "predict.batch: expected at least 1 image, got 0"),
         ("[predict]\ndevice = 'gpu'", "predict.device: input should be 'auto', 'cpu' or 'cuda', got 'gpu'"),

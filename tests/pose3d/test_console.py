@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from calibration.errors import InputError
-from pose3d.console import message_for, progress_bars, say, show_numbers, show_reports, tell_json
+from pose3d.console import message_for, progress_bars, say, show_numbers, show_reports, show_table, tell_json
 from pose3d.records import StageReport
 
 
@@ -169,3 +169,19 @@ def test_a_dropped_ctrl_c_prints_no_traceback(
         Interrupted(error)
     assert dropped == told
     assert sys.unraisablehook is hook
+
+
+def test_a_table_has_the_columns_of_which_something_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"who": "[top]", "n": 1200, "px": 1.23456, "no": float("nan")}, {"who": "a", "n": 3, "px": float("nan")}]
+    show_table(
+        "by camera",
+        [row | {"no": float("nan")} for row in rows],
+        {"who": "camera", "n": "n", "px": "p x", "no": "never"},
+    )
+    told = capsys.readouterr().out
+    assert told.startswith("by camera\n")
+    assert [line.split() for line in told.splitlines() if "[top]" in line or " a " in line] == [
+        ["[top]", "1200", "1.23"], ["a", "3", "-"]
+    ]  # fmt: skip
+    assert "p x" in told
+    assert "never" not in told

@@ -91,6 +91,13 @@ def test_what_cannot_be_compared_is_refused() -> None:
         evaluate_tracks(truth, truth.replace(frame=truth.frame + 50))
 
 
+def test_animals_of_a_single_keypoint_meet_the_nearest() -> None:
+    points = np.tile([[[0.0, 0.0]], [[50.0, 0.0]]], (4, 1, 1, 1))
+    errors = evaluate_pose(Poses(points), Poses(points[:, ::-1] + [3.0, 4.0]))
+    assert (errors.n, errors.median) == (8, pytest.approx(5.0))
+    assert np.isnan(errors.size)
+
+
 def test_perfect_tracks() -> None:
     truth = two_animals()
     errors = evaluate_tracks(truth, truth.replace(ids=truth.ids + 4))

@@ -51,7 +51,7 @@ class Colours(torch.nn.Module):
     """A network that knows: each channel's brightness is its keypoint's heat, the offset leads to the top of the
     parabola through its logarithm; its fields say nothing."""
 
-    def maps(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def maps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         heat = torch.nn.functional.avg_pool2d((images + 1) / 2, 4)
         n, k, h, w = heat.shape
         log = heat.clamp_min(1e-3).log()
@@ -59,7 +59,7 @@ class Colours(torch.nn.Module):
         for axis in (0, 1):
             ahead, behind = log.roll(-1, 3 - axis), log.roll(1, 3 - axis)
             offset[:, :, axis] = ((ahead - behind) / (2 * (2 * log - ahead - behind)).clamp_min(1e-2)).clamp(-1, 1)
-        return heat, offset, torch.zeros(n, 2, 2, h, w)
+        return heat, offset, torch.zeros(n, 2, 2, h, w), torch.zeros(n, 0, 3, h, w)
 
 
 def truth() -> np.ndarray:
@@ -153,7 +153,7 @@ def test_trained_once_from_labels_where_there_is_no_network(
     assert [recording for recording, stage in stages if stage == "train"] == [""]
     assert trained == [1]
     assert (tmp_path / "out/models/network.safetensors").is_file()
-    options = dict(session.options) | {"train": TrainOptions(per_camera=True)}
+    options = dict(session.options) | {"train": TrainOptions(networks="per_camera")}
     alone = replace(session, recordings=("walk",), options=options)
     message = r"camera 'cam1': expected a network, .*out/models/cam1\.safetensors, found none"
     assert expect_error(alone, message) == ["calibrate.calibration", "labels", "train.cam0"]

@@ -120,3 +120,13 @@ def test_mouse_videos_have_120_frames_and_seek_exactly(real_data: Path, name: st
         for position in rng.permutation(120)[:3]:
             n, image = next(footage.frames(int(position), gray=True))
             assert (n, int(image.sum())) == (position, sums[position])
+
+
+def test_a_film_that_is_read_by_its_first_packet(real_data: Path) -> None:
+    """4:4:4 of an old x264: FFmpeg decodes it rightly only once it has read x264's version in the first packet."""
+    path = real_data / "dlc_openfield/openfield-Pranav-2018-10-30/videos/m3v1mp4.mp4"
+    with open_footage(path) as footage:
+        expected = next(image for n, image in footage.frames(stop=241) if n == 240)
+    with open_footage(path) as footage:
+        _, image = next(footage.frames(240))
+        np.testing.assert_array_equal(image, expected)

@@ -5,7 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pose3d.nn.augment import ELSEWHERE, JITTER, lit, random_warp, warp_image, warp_points
+from pose3d.nn.augment import (
+    BLUR_PX,
+    COVER,
+    COVERS,
+    ELSEWHERE,
+    JITTER,
+    NOISE,
+    blurred,
+    covered,
+    lit,
+    noisy,
+    pasted,
+    random_warp,
+    warp_image,
+    warp_points,
+)
 
 CROP, SIZE = 96, (260, 200)
 TURN, ZOOM = np.radians(40), (0.7, 1.3)
@@ -108,3 +123,51 @@ def test_frames_without_animals(points: np.ndarray, rng: np.random.Generator) ->
     assert (centre <= SIZE).all()
     assert (np.ptp(centre, axis=0) > 0.9 * np.array(SIZE)).all()
     assert warp_points(points, warps[0], CROP).shape == points.shape
+
+
+def test_what_is_pasted_hides_what_is_behind() -> None:
+    """A white square of an animal before a black crop: its points are there, those of the other behind it are not."""
+    crop, other = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)
+    points = np.array([[[30.0, 30.0], [5.0, 5.0], [np.nan, np.nan]]])
+    square = np.array([[[20.0, 20.0], [40.0, 20.0], [40.0, 40.0]], [[25.0, 22.0], [60.0, 60.0], [np.nan, np.nan]]])
+    image, both = pasted(crop, points, other, square, 0)
+    assert both.shape == (3, 3, 2)
+    np.testing.assert_array_equal(both[0], [[np.nan] * 2, [5, 5], [np.nan] * 2])
+    np.testing.assert_array_equal(both[1], square[0])
+    np.testing.assert_array_equal(both[2], [[25, 22], [np.nan] * 2, [np.nan] * 2], "what is on it comes with it")
+    assert (image[25, 35] == 255).all()
+    assert (image[60, 60] == 0).all()
+    assert (image[3, 3] == 0).all()
+    few = square.copy()
+    few[0, 1:] = np.nan
+    image, both = pasted(crop, points, other, few, 0)
+    np.testing.assert_array_equal(image, crop)
+    np.testing.assert_array_equal(both[0], points[0])
+    assert np.isnan(both[1:]).all()
+
+
+def test_a_movement_blurs_along_one_line_and_keeps_the_light(rng: np.random.Generator) -> None:
+    dot = np.zeros((33, 33, 3), np.uint8)
+    dot[16, 16] = 240
+    for _ in range(20):
+        found = blurred(dot, rng).astype(float)
+        y, x = np.mgrid[:33, :33]
+        weight = found[..., 0] / found[..., 0].sum()
+        assert found[..., 0].sum() == pytest.approx(240, rel=0.1)
+        assert (weight * x).sum() == pytest.approx(16, abs=0.35)
+        assert (weight * y).sum() == pytest.approx(16, abs=0.35)
+        spread = np.linalg.eigvalsh(np.cov(np.stack([x.ravel(), y.ravel()]), aweights=weight.ravel(), bias=True))
+        assert spread[0] < 0.5, "across"
+        assert spread[1] < (BLUR_PX**2) / 12 + 1, "along: a line of BLUR_PX at most"
+
+
+def test_noise_and_covers_stay_in_range(rng: np.random.Generator) -> None:
+    grey = np.zeros((64, 64, 3), np.float32)
+    sds = [noisy(grey, rng).std() for _ in range(50)]
+    assert max(sds) < 2 * NOISE * 1.02
+    assert max(sds) > 1.5 * NOISE
+    crop = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    before = crop.copy()
+    changed = [(covered(crop, rng) != before).any(axis=-1).mean() for _ in range(50)]
+    np.testing.assert_array_equal(crop, before)
+    assert 0 < np.mean(changed) < COVERS * np.pi * COVER[1] ** 2

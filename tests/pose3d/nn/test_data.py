@@ -32,7 +32,7 @@ def test_a_batch_is_what_its_seed_and_step_say(rng: np.random.Generator) -> None
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
     images, points = forwards[0]
-    assert (images.shape, images.dtype, points.shape) == ((4, 64, 64, 3), np.float32, (4, 2, 3, 2))
+    assert (images.shape, images.dtype, points.shape) == ((4, 64, 64, 3), np.float32, (4, 4, 3, 2))
     assert -1 <= images.min() < images.max() <= 1
     other = draw_batch(pictures, TrainOptions(batch=4, crop=64, rotation_deg=20.0, zoom=(0.9, 1.1), seed=6), 0.3, 0)
     assert not np.array_equal(images, other[0])

@@ -90,7 +90,7 @@ def test_bf16_of_torch_is_near(network: Network) -> None:
     ):
         assert found.dtype == np.float32
         assert_near(found, expected, 0.2)
-        assert (found != expected).any()
+        assert found.size == 0 or (found != expected).any()
 
 
 @pytest.mark.parametrize("name", OTHERS[:2])

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from calibration.errors import InputError
 from pose3d.nn import model as module
-from pose3d.nn.model import build_model, fold_norms, load_imagenet
+from pose3d.nn.model import build_model, fold_norms, load_imagenet, output_rows
 from pose3d.nn.network import load_network
 
 
@@ -98,18 +98,20 @@ def test_mobilenet_has_the_papers_channels(width: float) -> None:
     assert all(conv.groups == conv.in_channels for conv in depthwise)
 
 
-@pytest.mark.parametrize(("keypoints", "limbs"), [(5, 4), (1, 0)])
+@pytest.mark.parametrize(("keypoints", "limbs", "unsure"), [(5, 4, True), (1, 0, False)])
 @torch.inference_mode()
-def test_maps_have_a_quarter_of_the_size_and_begin_almost_empty(keypoints: int, limbs: int) -> None:
-    network = build_model("mobilenet_v2", 0.35, 16, keypoints, limbs, seeded()).eval()
+def test_maps_have_a_quarter_of_the_size_and_begin_almost_empty(keypoints: int, limbs: int, unsure: bool) -> None:
+    network = build_model("mobilenet_v2", 0.35, 16, keypoints, limbs, seeded(), unsure=unsure).eval()
     x = torch.rand(2, 3, 64, 96, generator=seeded(1)) * 2 - 1
-    logits, offset, paf = network(x)
+    logits, offset, paf, noise = network(x)
     assert logits.shape == (2, keypoints, 16, 24)
     assert offset.shape == (2, keypoints, 2, 16, 24)
     assert paf.shape == (2, limbs, 2, 16, 24)
+    assert noise.shape == (2, keypoints if unsure else 0, 3, 16, 24)
+    assert (noise == 0).all(), "an SD of one cell, until it has learnt"
     heat, *rest = network.maps(x)
     torch.testing.assert_close(heat, 1 / (1 + (-logits).exp()))
-    torch.testing.assert_close(rest, [offset, paf])
+    torch.testing.assert_close(rest, [offset, paf, noise])
     assert network.train().maps(x)[0].median() < 0.05, "in training, with each batch's own statistics"
 
 
@@ -199,3 +201,17 @@ def test_a_backbone_of_timm_has_its_own_weights(monkeypatch: pytest.MonkeyPatch)
 def test_the_shipped_network_has_these_names() -> None:
     network = load_network(Path(module.__file__).with_name("quadruped.safetensors"))
     assert len(network.sigma_px) == len(network.spec.skeleton)
+
+
+def test_every_channel_has_a_name() -> None:
+    """Channels that hold their own number come out where `output_rows` says."""
+    names, limbs = ("a", "b", "c"), ((0, 1), (1, 2))
+    net = build_model("mobilenet_v2", 0.35, 8, 3, 2, seeded())
+    heat, offset, paf, _ = net.parted(torch.arange(13.0)[None, :, None, None])
+    rows = output_rows(names, limbs)
+    for k, name in enumerate(names):
+        assert rows["heat", name] == heat[0, k, 0].tolist()
+        assert rows["offset", name] == offset[0, k, :, 0, 0].tolist()
+    assert rows["limb", "a", "b"] == paf[0, 0, :, 0, 0].tolist()
+    assert rows["limb", "b", "c"] == paf[0, 1, :, 0, 0].tolist()
+    assert sorted(row for own in rows.values() for row in own) == list(range(13))

@@ -26,7 +26,7 @@ class Colours(torch.nn.Module):
     parabola through its logarithm; the fields point to the right along the first limb, to the left along the second.
     """
 
-    def maps(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def maps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         heat = torch.nn.functional.avg_pool2d((images + 1) / 2, 4)
         n, k, h, w = heat.shape
         log = heat.clamp_min(1e-4).log()
@@ -35,7 +35,7 @@ class Colours(torch.nn.Module):
             ahead, behind = log.roll(-1, 3 - axis), log.roll(1, 3 - axis)
             offset[:, :, axis] = (ahead - behind) / (2 * (2 * log - ahead - behind)).clamp_min(1e-3)
         fields = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], device=images.device)
-        return heat, offset, fields[None, :, :, None, None].expand(n, 2, 2, h, w)
+        return heat, offset, fields[None, :, :, None, None].expand(n, 2, 2, h, w), heat.new_zeros(n, 0, 3, h, w)
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +82,11 @@ def test_nothing_is_found_outside_the_image() -> None:
     """What a network places a little outside, past the image or in what pads it, is at the border; more is left out."""
 
     class Pushed(Colours):
-        def maps(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-            heat, offset, fields = super().maps(images)
+        def maps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            heat, offset, *others = super().maps(images)
             offset[:, 1, 0] += 1.5  # 6 px to the right of 5 px from the border
             offset[:, 2, 0] -= 20.0
-            return heat, offset, fields
+            return heat, offset, *others
 
     centres, size = np.array([[60.3, 71.8], [205.0, 90.2], [20.0, 40.0]]), (211, 157)
     found = predict_candidates([(0, blobs(centres, size))], network_of(Pushed(), 1.0))
@@ -144,15 +144,16 @@ def test_nothing_depends_on_batch_window_or_workers(untrained: Network, monkeypa
 def test_uncertainty_is_the_held_out_error(untrained: Network) -> None:
     found = predict_candidates(noise(2), untrained, PredictOptions(threshold=0.01))
     sigma = np.array([1.0, 2.0, 3.0])  # where nothing was held out, the others' median
-    np.testing.assert_allclose(found.covariance, sigma[found.keypoint, None, None] ** 2 * np.eye(2))
+    least = (0.05 * 4 / SPEC.scale) ** 2 * np.eye(2)
+    np.testing.assert_allclose(found.covariance, sigma[found.keypoint, None, None] ** 2 * np.eye(2) + least)
     doubtful = predict_candidates(noise(2), replace(untrained, doubt=2.0), PredictOptions(threshold=0.01))
     grown = np.exp(4.0 * (1 - doubtful.score))[:, None, None]
-    np.testing.assert_allclose(doubtful.covariance, grown * found.covariance)
+    np.testing.assert_allclose(doubtful.covariance, grown * (found.covariance - least) + least)
     cell = 4 / SPEC.scale
-    for known, expected in (([np.nan] * 3, 0.5 * cell), ([0.0] * 3, 0.05 * cell)):
+    for known, expected in (([np.nan] * 3, 0.5 * cell), ([0.0] * 3, 0.0)):
         network = replace(untrained, sigma_px=np.array(known))
         found = predict_candidates(noise(1), network, PredictOptions(threshold=0.01))
-        np.testing.assert_allclose(found.covariance[0], expected**2 * np.eye(2))
+        np.testing.assert_allclose(found.covariance[0], expected**2 * np.eye(2) + least)
 
 
 class Greedy(torch.nn.Module):

@@ -10,7 +10,7 @@ import pytest
 
 from pose3d.labels import Labels, Picture, hold_out
 from pose3d.nn.options import TrainOptions
-from pose3d.nn.review import held_out_labels, nearest_candidates, worst_keypoints
+from pose3d.nn.review import held_out_labels, labelled_candidates, nearest_candidates, worst_keypoints
 from pose3d.poses import Candidates
 from pose3d.skeleton import Skeleton
 
@@ -48,12 +48,29 @@ def test_as_many_of_the_strongest_candidates_as_there_are_animals(
         covariance=np.tile(np.eye(2), (5, 1, 1)), limb_start=np.zeros(3, np.int64), a=none, b=none, edge=none,
         limb_score=np.zeros(0), frame=np.arange(2), skeleton=SKELETON,
     )  # fmt: skip
-    monkeypatch.setattr("pose3d.nn.review.predict_candidates", lambda frames, network: (list(frames), found)[1])
+    monkeypatch.setattr("pose3d.nn.review.predict_candidates", lambda frames, *_: (list(frames), found)[1])
     estimates = nearest_candidates(None, labels_of(points, tmp_path))
     np.testing.assert_array_equal(estimates[0, 0, 0], [14, 10])  # one animal: the strongest, not the nearest
     np.testing.assert_array_equal(estimates[1, :, 0], [[10, 11], [53, 50]])
     assert np.isnan(estimates[:, :, 1]).all()
     assert np.isnan(estimates[0, 1]).all()
+
+
+def test_pictures_of_cameras_with_different_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network takes pictures of one size at a time: those of another begin anew."""
+    sizes = [(90, 60), (90, 60), (40, 50), (90, 60)]
+    for row, (width, height) in enumerate(sizes):
+        cv2.imwrite(str(tmp_path / f"{row}.png"), np.full((height, width, 3), row, np.uint8))
+    monkeypatch.setattr(
+        "pose3d.nn.review.predict_candidates",
+        lambda frames, *_: [(number, image.shape, int(image[0, 0, 0])) for number, image in frames],
+    )
+    found = list(labelled_candidates(None, labels_of(np.zeros((4, 1, 2, 2)), tmp_path)))
+    assert sorted(row for rows, _ in found for row in rows) == [0, 1, 2, 3]
+    for rows, images in found:
+        assert [(row, (*sizes[row][::-1], 3), row) for row in rows] == [(rows[n], *rest) for n, *rest in images]
+        assert [number for number, *_ in images] == list(range(len(rows)))
+        assert len({shape for _, shape, _ in images}) == 1
 
 
 def test_the_worst_come_first_with_what_is_not_found(rng: np.random.Generator) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ import torch
 
 from calibration.errors import InputError
 from pose3d.labels import Labels, Picture
+from pose3d.nn import beginning
 from pose3d.nn import train as module
+from pose3d.nn.beginning import first_network, hold_share, prepare
 from pose3d.nn.data import Pictures
 from pose3d.nn.model import PoseNet
 from pose3d.nn.network import Network, NetworkSpec, save_network
+from pose3d.nn.noise import calibrate_noise
 from pose3d.nn.options import TrainOptions
 from pose3d.nn.train import held_out_errors, train_network
 from pose3d.skeleton import Skeleton
@@ -104,7 +108,7 @@ def test_a_mirror_needs_to_know_left_from_right(labels: Labels, tmp_path: Path) 
 def test_a_useless_network_is_not_praised(labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for missed, warned in ((0.6, True), (0.4, False)):
         distances = np.where(np.arange(100) < 100 * missed, np.inf, 1.0)[:, None, None] * np.ones(3)
-        monkeypatch.setattr(module, "held_out_errors", lambda *_, d=distances: (d, np.ones(d.shape)))
+        monkeypatch.setattr(module, "held_out_errors", lambda *_, d=distances: (d, np.ones(d.shape), d))
         network = train_network(labels, tmp_path / str(missed), replace(QUICK, steps=1))
         assert ("warning" in network.metrics) == warned
 
@@ -144,8 +148,9 @@ def scripted(errors: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Held-out errors as written, one after the other."""
     script = iter(errors)
 
-    def fake(net: PoseNet, pictures: Pictures, spec: NetworkSpec) -> tuple[np.ndarray, np.ndarray]:
-        return np.full(pictures.points.shape[:3], next(script)), np.ones(pictures.points.shape[:3])
+    def fake(net: PoseNet, pictures: Pictures, spec: NetworkSpec) -> tuple[np.ndarray, ...]:
+        errors = np.full(pictures.points.shape[:3], next(script))
+        return errors, np.ones(errors.shape), errors
 
     monkeypatch.setattr(module, "held_out_errors", fake)
 
@@ -176,7 +181,7 @@ def test_sigma_is_the_held_out_error(
     distances = np.linalg.norm(rng.normal(0, 3.0, (4001, 1, 3, 2)), axis=-1)
     distances[:100], distances[100:200], distances[200:300] = 500.0, np.inf, np.nan
     distances[:, :, 2] = np.nan
-    monkeypatch.setattr(module, "held_out_errors", lambda *_: (distances, np.ones(distances.shape)))
+    monkeypatch.setattr(module, "held_out_errors", lambda *_: (distances, np.ones(distances.shape), distances))
     network = train_network(labels, tmp_path, replace(QUICK, steps=1))
     assert network.doubt == 0.0
     np.testing.assert_allclose(network.sigma_px, [3.0, 3.0, np.nan], rtol=0.12)
@@ -192,11 +197,11 @@ def test_what_scores_low_is_less_certain(slope: float, rng: np.random.Generator)
     errors[:, :, 2] = np.inf
     scores[:, :, 2] = 0.0
     errors[::7], scores[::7] = np.nan, np.nan
-    sigma, doubt = module._noise(errors, scores)
+    sigma, doubt = calibrate_noise(errors, scores)
     # SD of the slope: 0.64 / (0.173 sqrt(5142))
     assert doubt == pytest.approx(slope, abs=4 * 0.052)
     np.testing.assert_allclose(sigma, [2.0, 1.0, np.nan], rtol=0.1)
-    few = module._noise(errors[1:3], scores[1:3])[1]
+    few = calibrate_noise(errors[1:3], scores[1:3])[1]
     assert few < 4.0, "four points say little"
 
 
@@ -238,16 +243,43 @@ def test_going_on_from_a_network(labels: Labels, tmp_path: Path) -> None:
     for name, parameter in second.module.named_parameters():
         torch.testing.assert_close(parameter, before[name], rtol=0, atol=1e-6)
     assert all(torch.equal(value, before[name]) for name, value in first.module.state_dict().items())
-    renamed = replace(labels, skeleton=Skeleton(("red", "green", "yellow")))
-    with pytest.raises(InputError, match="knows the keypoints red, green, blue, the labels red, green, yellow"):
-        train_network(renamed, tmp_path / "third", QUICK, start=first)
+    assert second.metrics["taken over"] == "3 of 3 keypoints, 3 of 3 limbs"
+    assert "taken over" not in first.metrics
+    path = tmp_path / "first.safetensors"
+    save_network(path, first)
+    named = train_network(labels, tmp_path / "third", replace(still, scale=0.5, start=path))
+    assert_same(named, second)
+
+
+def test_what_was_begun_from_another_network_is_begun_anew(labels: Labels, tmp_path: Path) -> None:
+    """A state is gone on from only by the training that left it."""
+    one, other = (train_network(labels, tmp_path / str(s), replace(QUICK, steps=2, seed=s)) for s in (0, 1))
+    whole = train_network(labels, tmp_path / "whole", QUICK, start=other)
+    assert_same(train_network(labels, tmp_path / "whole", QUICK, start=other), whole)
+    anew = train_network(labels, tmp_path / "whole", QUICK, start=one)
+    assert_same(anew, train_network(labels, tmp_path / "anew", QUICK, start=one))
+
+
+def test_going_on_with_other_keypoints(labels: Labels, tmp_path: Path) -> None:
+    """The fields and peaks of what it knew are there from the first step on; what is new is learnt."""
+    first = train_network(labels, tmp_path / "first", replace(QUICK, steps=60, evaluate_every=30, batch=8))
+    renamed = replace(labels, skeleton=Skeleton(("yellow", "red", "green")), points=labels.points[:, :, [2, 0, 1]])
+    options = replace(QUICK, steps=1, learning_rate=1e-12, average=0.0)
+    second = train_network(renamed, tmp_path / "second", options, start=first)
+    assert second.spec.skeleton == renamed.skeleton
+    assert second.metrics["taken over"] == "2 of 3 keypoints, 1 of 3 limbs; new: yellow"
+    assert (second.sigma_px[1:] < 4).all(), "found without a step"
+    assert not second.sigma_px[0] < 4
+    options = replace(QUICK, steps=60, evaluate_every=30, batch=8, seed=1)
+    third = train_network(renamed, tmp_path / "third", options, start=first)
+    assert third.metrics["held-out error, px, median"] < 3
 
 
 def test_imagenet_weights_where_there_are_any(labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[PoseNet] = []
-    monkeypatch.setattr(module, "load_imagenet", given.append)
+    monkeypatch.setattr(beginning, "load_imagenet", given.append)
     for backbone, pretrained in (("efficientnet_lite0", True), ("efficientnet_lite0", False), ("mobilenet_v2", True)):
-        module._beginning(labels, replace(QUICK, backbone=backbone, pretrained=pretrained), None)
+        first_network(labels, replace(QUICK, backbone=backbone, pretrained=pretrained), None)
         assert len(given) == 1
 
 
@@ -256,14 +288,18 @@ class Fixed(torch.nn.Module):
 
     def __init__(self, peaks: list[tuple[int, int, int]]) -> None:
         super().__init__()
+        self.unsure = False
         self.nothing = torch.nn.Parameter(torch.zeros(1))
         self.heat, self.offset = torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 2, 16, 16)
         self.offset[:, :, 0] = 0.25
         for height, (k, x, y) in enumerate(peaks):
             self.heat[0, k, y, x] = 0.9 - 0.1 * height
 
-    def maps(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return self.heat, self.offset, torch.zeros(1, 0, 2, 16, 16)
+    def maps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        noise = torch.zeros(1, 3, 3, 16, 16)
+        noise[:, :, 1] = math.log(2)  # SDs of 1 and half a cell
+        told = noise if self.unsure else noise[:, :0]
+        return self.heat, self.offset, torch.zeros(1, 0, 2, 16, 16), told
 
 
 def test_errors_are_distances_in_image_px(labels: Labels) -> None:
@@ -275,7 +311,12 @@ def test_errors_are_distances_in_image_px(labels: Labels) -> None:
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
     points = (truth[None] + 0.5) * 0.5 - 0.5
     net: Any = Fixed(peaks)
-    errors, scores = held_out_errors(net, Pictures((image,), points, np.arange(points.shape[2])), spec)
+    pictures = Pictures((image,), points, np.arange(points.shape[2]))
+    errors, scores, relative = held_out_errors(net, pictures, spec)
+    np.testing.assert_array_equal(relative, errors)
+    net.unsure = True
+    _, _, relative = held_out_errors(net, pictures, replace(spec, unsure=True))
+    np.testing.assert_allclose(relative[0, 0, 0], np.hypot(3, 2 * 4) / 8, atol=1e-4)
     expected = [[5, np.nan, np.nan], [4, np.nan, np.inf]]
     np.testing.assert_allclose(errors[0], expected, atol=1e-4)
     np.testing.assert_array_equal(np.isnan(scores), np.isnan(errors))
@@ -350,10 +391,10 @@ def test_parts_are_averaged(labels: Labels, tmp_path: Path, monkeypatch: pytest.
 
 
 def training(labels: Labels, folder: Path) -> Any:
-    net, spec = module._beginning(labels, QUICK, None)
+    net, spec = first_network(labels, QUICK, None)
     images = tuple(np.zeros((32, 32, 3), np.uint8) for _ in range(4))
     pictures = Pictures(images, labels.points[:4], labels.skeleton.flip_order())
-    return module._Training(spec, net, pictures, pictures, QUICK, folder)
+    return module.Training(spec, net, pictures, pictures, QUICK, folder)
 
 
 def test_no_memory_for_one_crop_and_other_errors(
@@ -387,3 +428,23 @@ def test_labels_are_compared_with_their_images_once() -> None:
 def test_options_that_cannot_be(name: str, value: object) -> None:
     with pytest.raises(InputError, match=f"{name}: expected"):
         replace(QUICK, **{name: value})  # type: ignore[arg-type]
+
+
+def test_of_weights_that_cannot_be_told_apart_the_later_are_kept(
+    labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """After the least error: 0.1 px more with a scatter of 1 px between frames, then 5 px more in every frame."""
+    means = iter([6.0, 3.0, 3.1, 8.0])
+
+    def fake(net: PoseNet, pictures: Pictures, spec: NetworkSpec) -> tuple[np.ndarray, ...]:
+        scatter = rng.normal(size=(len(pictures), 1, 1))
+        errors = np.zeros(pictures.points.shape[:3]) + (scatter - scatter.mean()) + next(means)
+        return errors, np.ones(errors.shape), errors
+
+    monkeypatch.setattr(module, "held_out_errors", fake)
+    ready = prepare(labels, replace(QUICK, steps=8, held_out=0.5), None, hold_share, None)
+    run = module.Training(ready.spec, ready.module, ready.training, ready.held, ready.options, tmp_path)
+    while not run.finished:
+        run.advance()
+    assert run.at.best_step == 6
+    assert np.mean(run.at.least) == pytest.approx(3.0)

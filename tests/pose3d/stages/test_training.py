@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from calibration.errors import InputError
 from pose3d.config import load_session
-from pose3d.nn.network import load_network
+from pose3d.nn.network import load_network, save_network
 from pose3d.nn.options import TrainOptions
 from pose3d.session import LabelTable, Session, SkeletonTable, find_files
 from pose3d.stages.training import gather_labels, train_networks
@@ -108,7 +109,7 @@ def test_changed_labels_or_images_are_trained_anew(tmp_path: Path) -> None:
 
 
 def test_one_network_for_each_camera(data: Path, tmp_path: Path) -> None:
-    options = {"train": replace(OPTIONS, per_camera=True, steps=1)}
+    options = {"train": replace(OPTIONS, networks="per_camera", steps=1)}
     reports = list(train_networks(session_of(data, tmp_path, options=options)))
     assert [report.stage for report in reports] == ["train.left", "train.right"]
     assert [report.outputs[0].name for report in reports] == ["left.safetensors", "right.safetensors"]
@@ -116,6 +117,54 @@ def test_one_network_for_each_camera(data: Path, tmp_path: Path) -> None:
     unknown = (LabelTable("labels/left"),)
     with pytest.raises(InputError, match=r"one network a camera .* needs to know whose labels are whose"):
         list(train_networks(session_of(data, tmp_path, options=options, labels=unknown)))
+
+
+def test_networks_on_a_shared_backbone(data: Path, tmp_path: Path) -> None:
+    """One training, one report, and the files of a network for each camera, its sheet of its own frames."""
+    some = (LabelTable("labels/left", camera="left"), LabelTable("labels/right", camera="right", frames=(0, 5)))
+    options = {"train": replace(OPTIONS, networks="shared_backbone", batch=3)}
+    session = session_of(data, tmp_path, options=options, labels=some)
+    (report,) = train_networks(session)
+    assert report.stage == "train"
+    endings = ("safetensors", "json", "training.csv", "training.svg", "worst.png")
+    assert report.outputs == tuple(tmp_path / f"models/{name}.{end}" for name in ("left", "right") for end in endings)
+    assert report.summary["labelled frames"] == {"left": FRAMES, "right": 6}
+    assert report.summary["held-out frames"] == {"left": 2, "right": 1}
+    assert report.summary["steps"] == 4
+    left, right = (load_network(tmp_path / f"models/{name}.safetensors") for name in ("left", "right"))
+    own, other = left.module.state_dict(), right.module.state_dict()
+    assert {name.split(".")[0] for name in own if not torch.equal(own[name], other[name])} == {"head"}
+    assert next(train_networks(session)).skipped
+    unknown = replace(session, labels=(LabelTable("labels/left"),))
+    expect_error(unknown, r'networks = "shared_backbone"\) needs to know whose labels are whose')
+
+
+def test_going_on_from_a_network(data: Path, tmp_path: Path) -> None:
+    """What is in the file counts, not where it is; a network cannot be its own beginning."""
+    session = session_of(data, tmp_path / "first")
+    trained = next(train_networks(session)).outputs[0]
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        for path in (trained, trained.with_suffix(".json")):
+            (tmp_path / folder / path.name).write_bytes(path.read_bytes())
+
+    def going_on(start: Path, **changes: object) -> Session:
+        options = {"train": replace(OPTIONS, steps=1, start=start)}
+        return session_of(data, tmp_path / "second", options=options, **changes)
+
+    here, there = (tmp_path / folder / trained.name for folder in ("here", "there"))
+    table = SkeletonTable(keypoints=("tail", "paw", "nose"))
+    report = next(train_networks(going_on(here, skeleton=table)))
+    assert report.summary["taken over"].startswith("2 of 3 keypoints, 1 of ")
+    assert load_network(report.outputs[0]).spec.skeleton.keypoints == ("tail", "paw", "nose")
+    assert next(train_networks(going_on(there, skeleton=table))).skipped
+    save_network(there, replace(load_network(there), sigma_px=np.ones(2)))
+    assert not next(train_networks(going_on(there, skeleton=table))).skipped
+    expect_error(going_on(tmp_path / "no.safetensors"), r"no\.safetensors: expected the network to go on from, .*found")
+    there.with_suffix(".json").unlink()
+    expect_error(going_on(there), r"network\.json: expected the network to go on from, .*correct `start`")
+    own = tmp_path / "second/models/network.safetensors"
+    expect_error(going_on(own), "expected another network than the one that is written; copy it")
 
 
 def test_interrupted_and_started_again_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
