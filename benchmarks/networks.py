@@ -66,7 +66,7 @@ def trained_as(which, labels, arguments, seed=0):
             print(f"  {text}: {done}/{total}", file=sys.stderr, flush=True)
 
     named = {name: getattr(arguments, name) for name in ("steps", "batch") if name in arguments}
-    options = TrainOptions(seed=seed, networks=which, **named)
+    options = TrainOptions(seed=seed, networks=which, pretrained=not arguments.scratch, **named)
     folder, start = arguments.work / "training", time.perf_counter()
     if which == "shared":
         networks = {"network": train_network(labels, folder, options, progress=progress)}
@@ -186,20 +186,27 @@ def mouse_3d(folder, work):
 def flies(arguments):
     """Both flies in frames that are not their neighbours'."""
     training, test = flies_split(arguments.data, arguments.split)
+    training = training.take(some(len(training), arguments))
     network, seconds = trained(training, arguments, arguments.seed)
     save_network(arguments.work / "network.safetensors", network)
     test = test.take(range(min(len(test), arguments.frames)))
     poses = predicted(((int(test.frame[row]), image) for row, image in test.images()), network, 2)
-    head = {"split": arguments.split, "seed": arguments.seed, "training, s": round(seconds)}
+    head = {"split": arguments.split, "seed": arguments.seed, "labels": len(training), "training, s": round(seconds)}
     return head | flies_figures(test, poses)
+
+
+def some(n, arguments):
+    """Rows of n labelled frames to train on: as many as --labels, at random."""
+    return np.sort(np.random.default_rng([arguments.seed, n]).permutation(n)[: arguments.labels])
 
 
 def openfield(arguments):
     """Distances in random images of one mouse."""
     training, test = openfield_split(arguments.data, arguments.seed)
+    training = training.take(some(len(training), arguments))
     network, seconds = trained(training, arguments, arguments.seed)
     save_network(arguments.work / "network.safetensors", network)
-    head = {"seed": arguments.seed, "training, s": round(seconds)}
+    head = {"seed": arguments.seed, "labels": len(training), "training, s": round(seconds)}
     poses = predicted(test.images(), network, 1)
     truth = Poses(test.points, frame=np.arange(len(test)), skeleton=test.skeleton)
     head["inside 95 %"] = evaluate_covariance(truth, poses).inside["95 %"]
@@ -215,6 +222,8 @@ def parsed():
     parser.add_argument("--networks", choices=("shared", "per_camera", "shared_backbone"), default="shared",
                         help="of the mouse: see [train] networks")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--labels", type=int, help="labelled frames to train on, at random; not of the mouse")
+    parser.add_argument("--scratch", action="store_true", help="without ImageNet weights")
     parser.add_argument("--steps", type=int, default=argparse.SUPPRESS, help="default: TrainOptions', for flies 1800")
     parser.add_argument("--batch", type=int, default=argparse.SUPPRESS)
     parser.add_argument("--frames", type=int, default=1000, help="test frames (of each view) at most; below 60 no 3D")
