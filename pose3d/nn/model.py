@@ -259,8 +259,9 @@ class _Outputs(_Pointwise):
 
 @cache
 def _fast_bfloat16() -> bool:
-    """Whether the CPU has instructions for bfloat16."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    """Whether the CPU has instructions for bfloat16, as far as this PyTorch, whose names these are, tells."""
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 class _Timm(nn.Module):

@@ -215,3 +215,27 @@ def test_every_channel_has_a_name() -> None:
     assert rows["limb", "a", "b"] == paf[0, 0, :, 0, 0].tolist()
     assert rows["limb", "b", "c"] == paf[0, 1, :, 0, 0].tolist()
     assert sorted(row for own in rows.values() for row in own) == list(range(13))
+
+
+def test_bfloat16_in_training_alone_and_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1x1 convolutions against those in float32, values and gradients within bfloat16's 8 bits; in evaluation the same
+    bytes, and a CPU, or a PyTorch, that does not know of bfloat16 computes in float32."""
+    net = build_model("mobilenet_v2", 0.35, 16, 2, 1, seeded())
+    layer, x = net.head[-1], torch.randn(2, 16, 8, 8, generator=seeded(1))
+    found = {}
+    for fast in (False, True):
+        monkeypatch.setattr(module, "_fast_bfloat16", lambda fast=fast: fast)
+        layer.zero_grad()
+        out = layer.train()(x)
+        out.square().sum().backward()
+        found[fast] = out.detach(), layer.weight.grad.clone(), layer.eval()(x).detach()
+    for one, other in zip(found[True][:2], found[False][:2], strict=True):
+        assert not torch.equal(one, other)
+        assert (one - other).norm() < 2**-7 * other.norm()
+    assert torch.equal(found[True][2], found[False][2])
+    monkeypatch.undo()
+    module._fast_bfloat16.cache_clear()
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert module._fast_bfloat16() is False
+    module._fast_bfloat16.cache_clear()
