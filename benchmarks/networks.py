@@ -84,8 +84,12 @@ def trained_as(which, labels, arguments, seed=0):
 
 
 def predicted(frames, network, individuals):
-    """2D poses of frames (number, image)."""
-    return assemble(predict_candidates(frames, network), None, AssemblyOptions(individuals=individuals))
+    """2D poses of frames (number, image), which are no video."""
+    return assemble(
+        predict_candidates(frames, network, PredictOptions(region=False)),
+        None,
+        AssemblyOptions(individuals=individuals),
+    )
 
 
 def turns(rng, n, size):

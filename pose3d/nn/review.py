@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -34,7 +35,8 @@ def labelled_candidates(
     network: Network, labels: Labels, options: PredictOptions | None = None
 ) -> Iterator[tuple[list[int], Candidates]]:
     """(rows of the labels, what the network finds in their pictures, in this order), pictures of one size together.
-    Reads the pictures, source after source."""
+    Reads the pictures, source after source; they are no video, so each is looked at whole."""
+    options = replace(options or PredictOptions(), region=False)
     for _, run in groupby(labels.images(), key=lambda item: item[1].shape):
         rows: list[int] = []
         yield rows, predict_candidates(_numbered(run, rows), network, options)

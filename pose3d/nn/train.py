@@ -64,7 +64,8 @@ def train_network(
     start: Network | None = None,
     progress: Progress | None = None,
 ) -> Network:
-    """A network for the keypoints of these labels; the weights are the last with the least held-out error.
+    """A network for the keypoints of these labels; its weights are the last that held-out frames find no worse than the
+    best.
 
     start: a network to go on from, instead of `options.start`; its layers are taken instead of those of the options,
     with its outputs for keypoints of the same names (see `transferred`).

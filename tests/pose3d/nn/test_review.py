@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pose3d.labels import Labels, Picture, hold_out
-from pose3d.nn.options import TrainOptions
+from pose3d.nn.options import PredictOptions, TrainOptions
 from pose3d.nn.review import held_out_labels, labelled_candidates, nearest_candidates, worst_keypoints
 from pose3d.poses import Candidates
 from pose3d.skeleton import Skeleton
@@ -61,11 +61,15 @@ def test_pictures_of_cameras_with_different_sizes(tmp_path: Path, monkeypatch: p
     sizes = [(90, 60), (90, 60), (40, 50), (90, 60)]
     for row, (width, height) in enumerate(sizes):
         cv2.imwrite(str(tmp_path / f"{row}.png"), np.full((height, width, 3), row, np.uint8))
-    monkeypatch.setattr(
-        "pose3d.nn.review.predict_candidates",
-        lambda frames, *_: [(number, image.shape, int(image[0, 0, 0])) for number, image in frames],
-    )
-    found = list(labelled_candidates(None, labels_of(np.zeros((4, 1, 2, 2)), tmp_path)))
+    asked: list[PredictOptions] = []
+
+    def predict(frames, network, options):
+        asked.append(options)
+        return [(number, image.shape, int(image[0, 0, 0])) for number, image in frames]
+
+    monkeypatch.setattr("pose3d.nn.review.predict_candidates", predict)
+    found = list(labelled_candidates(None, labels_of(np.zeros((4, 1, 2, 2)), tmp_path), PredictOptions(limit=7)))
+    assert {(options.region, options.limit) for options in asked} == {(False, 7)}, "no frames of a video"
     assert sorted(row for rows, _ in found for row in rows) == [0, 1, 2, 3]
     for rows, images in found:
         assert [(row, (*sizes[row][::-1], 3), row) for row in rows] == [(rows[n], *rest) for n, *rest in images]
