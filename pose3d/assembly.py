@@ -4,7 +4,8 @@ Every limb says with a score in 0..1 how well it joins two candidates; minus `bi
 individual, also where a limb that should be there is not; it counts as much as its ends do (the product of their
 scores). Individuals, which have at most one candidate of a kind, are sought so that the evidence inside them is
 greatest: fragments grow along the best supported limbs as long as all limbs between two of them together speak for it,
-then they split and exchange parts where the evidence gains.
+then they split and exchange parts where the evidence gains. At last, limbs having told whose a candidate is, the heat
+tells which of an individual's candidates of one kind is the keypoint.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ Floats = NDArray[np.float64]
 
 _ROUNDS = 5
 """How often fragments are joined and exchange at most; nearly always the second round changes nothing."""
+_LIMBS = 0.15
+"""Power of the limbs' evidence beside the score where an individual has several candidates of a kind."""
 _GAIN = 1e-6
 """Least gain of an exchange: rounding errors are none."""
 
@@ -340,6 +343,29 @@ def _number(
         for k in range(member.shape[1]):
             if member[kept[i], k] >= 0:
                 slot[member[kept[i], k]] = i
+    _prefer(kind, value, kept[:count], pair, near, member, slot)
+
+
+@njit(cache=True, error_model="numpy")
+def _prefer(kind: Ints, value: Floats, kept: Ints, pair: Floats, near: Ints, member: Ints, slot: Ints) -> None:
+    """Of a kind's candidates that nobody else has and whose limbs speak for an individual, more than for any other,
+    give it the one with the best score, limbs counting little: they tell whose a candidate is, not where the keypoint
+    is."""
+    free, chosen = slot < 0, member[kept]
+    for j in range(len(kind)):
+        if value[j] < 0.0 or not free[j]:
+            continue
+        owner, most = -1, 0.0
+        for i in range(len(kept)):
+            bond = _bond(j, kind[j], kept[i], pair, near, member)
+            if bond > most:
+                owner, most = i, bond
+        held = chosen[owner, kind[j]] if owner >= 0 else -1
+        if held < 0:
+            continue
+        bond = _bond(held, kind[j], kept[owner], pair, near, member)
+        if value[j] * most**_LIMBS > value[held] * max(bond, 0.0) ** _LIMBS:
+            chosen[owner, kind[j]], slot[held], slot[j] = j, -1, owner
 
 
 @njit(cache=True, error_model="numpy")

@@ -53,7 +53,7 @@ __all__ = [
     "trained_skeleton",
 ]
 
-PREDICT_VERSION, ASSEMBLE_VERSION = 5, 3
+PREDICT_VERSION, ASSEMBLE_VERSION = 5, 4
 
 
 def find_networks(model: Path, cameras: Iterable[str]) -> dict[str, Path]:

@@ -197,6 +197,25 @@ def test_a_faint_candidate_does_not_push_out_a_clear_one() -> None:
     assert home[1] == home[2] != home[0]
 
 
+def test_limbs_tell_whose_and_the_heat_tells_where() -> None:
+    """A raised wing: its fields are faint, where the other wing lies limbs are short and sure."""
+    keypoint, xy = np.array([0, 1, 2, 3, 3]), np.array([[0, 0], [10, 0], [20, 0], [22, 1], [10, 30]])
+    ends = np.array([[0, 1], [1, 2], [0, 2], [2, 3], [1, 3], [2, 4], [1, 4]])
+    limbs = np.array([0.9, 0.9, 0.9, 1.0, 0.8, 0.3, 0.2])
+    frame = keypoint, xy, np.array([0.9, 0.9, 0.9, 0.6, 0.95]), ends, limbs
+    poses = assemble(candidates_of(frame), options=AssemblyOptions(min_share=0.5))
+    assert poses.points[0, 0, 3].tolist() == [10, 30]
+
+
+def test_better_heat_of_another_animal_is_not_taken() -> None:
+    """The tail of an animal that is left out (too small) is as near as can be, and its limbs speak for its own hip."""
+    keypoint, xy = np.array([0, 1, 2, 3, 2, 3]), np.array([[0, 0], [10, 0], [20, 0], [30, 0], [31, 3], [30, 1]])
+    ends = np.array([[0, 1], [1, 2], [0, 2], [2, 3], [1, 3], [4, 5]])
+    frame = keypoint, xy, np.array([0.9, 0.9, 0.9, 0.5, 0.9, 0.95]), ends, np.array([0.9] * 6)
+    poses = assemble(candidates_of(frame), options=AssemblyOptions(min_share=0.75))
+    assert poses.points[0, :, 3].tolist() == [[30, 0]]
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([None, 1, 2, 5]))
 def test_whatever_comes_in(seed: int, individuals: int | None) -> None:
