@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODELS", "NETWORK", "fingerprint_labels", "gather_labels", "held_out_of", "train_networks"]
 
-VERSION = 4
+VERSION = 5
 MODELS, NETWORK = "models", "network"
 """Folder of the networks in the results, and the name of the one that is for all cameras."""
 

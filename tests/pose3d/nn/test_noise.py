@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import chi2
+from scipy.stats import chi2, f
 
 from pose3d.nn.network import Network, NetworkSpec, make_module
 from pose3d.nn.noise import calibrate_noise, candidate_covariance, stated_covariance
@@ -48,7 +48,19 @@ def test_what_was_not_held_out_is_as_the_others() -> None:
     keypoint = np.arange(4, dtype=np.int32)
     found = candidate_covariance(np.tile(np.eye(2), (4, 1, 1)), keypoint, np.ones(4), network)
     np.testing.assert_allclose(found[3], found[0])
-    np.testing.assert_allclose(found[0], (2.0**2 / (2 * np.log(2)) + (0.05 * 8) ** 2) * np.eye(2))
+    np.testing.assert_allclose(found[0], (wider(5) * 2.0**2 / (2 * np.log(2)) + (0.05 * 8) ** 2) * np.eye(2))
+
+
+def wider(frames: int) -> float:
+    """Of variances: what few frames leave open."""
+    return float(2 * f.ppf(0.95, 2, 2 * frames) / chi2.ppf(0.95, 2))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 50])
+def test_few_frames_leave_much_open(frames: int) -> None:
+    """All errors of 2 px: the same medians of however many frames."""
+    sigma, _ = calibrate_noise(np.full((frames, 2, 4), 2.0), np.ones((frames, 2, 4)))
+    np.testing.assert_allclose(sigma**2, wider(frames) * 2.0**2 / (2 * np.log(2)))
 
 
 def test_ellipses_hold_what_they_say(rng: np.random.Generator) -> None:
