@@ -12,7 +12,7 @@ from calibration.errors import InputError
 from pose3d.comparison import animals_size, assigned, closeness, on_common_ground
 from pose3d.poses import Poses
 
-__all__ = ["DetectionErrors", "DetectionOptions", "evaluate_detections", "oks"]
+__all__ = ["DetectionErrors", "DetectionOptions", "evaluate_detections", "extent", "oks"]
 
 Float = NDArray[np.float64]
 
@@ -73,7 +73,7 @@ def evaluate_detections(truth: Poses, estimate: Poses, options: DetectionOptions
         raise InputError("evaluate_detections: expected keypoints in the truth, got none")
     here = labelled.any(axis=2)
     frames = labelled.max(axis=(1, 2))
-    area = np.prod(_extent(true.points), axis=-1)
+    area = np.prod(extent(true.points), axis=-1)
     matched = found.take_slots(assigned(closeness(true.points, found.points, animals_size(true)))).points
     distance = np.linalg.norm(true.points - matched, axis=-1)
     delivered = np.isfinite(distance)
@@ -110,7 +110,7 @@ def oks(truth: ArrayLike, estimate: ArrayLike, area: ArrayLike, kappa: ArrayLike
     return np.divide(total, wanted.sum(axis=-1), out=np.full(total.shape, np.nan), where=wanted.any(axis=-1))
 
 
-def _extent(points: Float) -> Float:
+def extent(points: Float) -> Float:
     """(frames, individuals, D) sides of the boxes around the keypoints; 0 where there is none."""
     missing = np.isnan(points)
     top = np.where(missing, -np.inf, points).max(axis=2, initial=-np.inf)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
+from calibration.errors import InputError
 from calibration.rig import CameraRig
 from pose3d.comparison import animals_size, matched, on_common_ground
+from pose3d.detection_scores import extent, oks
+from pose3d.identity_scores import TrackErrors, score_identities
 from pose3d.poses import Groups, Poses
 
 __all__ = [
@@ -53,31 +55,12 @@ class PoseErrors:
 @dataclass(frozen=True)
 class TrackOptions:
     """d0: distance at which the similarity max(0, 1 - mean distance / d0) of two poses is zero, in the unit of the
-    poses;
-    None = the size of the truth's animals. match_at: least similarity of a match."""
+    poses; None = the size of the truth's animals. kappa: object keypoint similarity (`oks`) instead, of 2D poses; 0.05
+    is SLEAP's. match_at: least similarity of a match."""
 
     d0: float | None = None
+    kappa: float | None = None
     match_at: float = 0.5
-
-
-@dataclass(frozen=True)
-class TrackErrors:
-    """Identity over time. Bernardin & Stiefelhagen 2008: mota = 1 - (misses + false_positives + switches) /
-    truths; Ristani et
-    al. 2016: idf1. fragmentations: a followed individual was lost and found again. d0: see TrackOptions."""
-
-    truths: int
-    misses: int
-    false_positives: int
-    switches: int
-    fragmentations: int
-    mota: float
-    idf1: float
-    d0: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields, ready for JSON."""
-        return asdict(self)
 
 
 def evaluate_pose(truth: Poses, estimate: Poses) -> PoseErrors:
@@ -102,29 +85,28 @@ def evaluate_pose(truth: Poses, estimate: Poses) -> PoseErrors:
 
 
 def evaluate_tracks(truth: Poses, estimate: Poses, options: TrackOptions | None = None) -> TrackErrors:
-    """MOTA, IDF1, switches and fragmentations of the estimate's identities.
+    """MOTA, IDF1, HOTA, switches and fragmentations of the estimate's identities (`score_identities`).
 
-    Frames meet by number and keypoints by name; the similarity of two poses in a frame is max(0, 1 - d / d0) with
-    d the mean distance of
-    their common keypoints. Slots without identity (-1) count as false positives. Raises InputError as evaluate_pose.
+    Frames meet by number and keypoints by name; the similarity of two poses in a frame is that of the options. Slots
+    without identity (-1) count as false positives. Raises InputError as evaluate_pose, and for `kappa` in 3D.
     """
     options = options or TrackOptions()
     true, found = on_common_ground(truth, estimate)
-    d0 = animals_size(true) if options.d0 is None else options.d0
-    similarity = np.nan_to_num(1.0 - _mean_distance(true.points, found.points) / d0, nan=0.0)
-    allowed = similarity >= options.match_at
-    here = ~np.all(true.missing, axis=2) & (true.ids >= 0)
+    if options.kappa is None:
+        d0 = animals_size(true) if options.d0 is None else options.d0
+        similarity = np.maximum(1.0 - _mean_distance(true.points, found.points) / d0, 0.0)
+    elif truth.shape[3] != 2:
+        raise InputError("evaluate_tracks: object keypoint similarity (`kappa`) is for 2D poses, got 3D; give `d0`")
+    else:
+        d0, area = float("nan"), np.prod(extent(true.points), axis=-1)
+        similarity = oks(true.points[:, :, None], found.points[:, None], area[:, :, None], options.kappa)
+    true_ids = np.where(np.all(true.missing, axis=2), -1, true.ids).astype(np.int64)
     there = ~np.all(found.missing, axis=2)
-    allowed &= here[:, :, None] & there[:, None]
-    matches, switches, fragmentations = _clear(similarity, allowed, true.ids, found.ids)
-    truths, estimates = int(here.sum()), int(there.sum())
-    misses, false_positives = truths - matches, estimates - matches
-    together = _pair_counts(allowed, true.ids, found.ids)
-    rows, columns = linear_sum_assignment(-together)
-    idtp = int(together[rows, columns].sum())
-    mota = 1.0 - (misses + false_positives + switches) / truths if truths else float("nan")
-    idf1 = 2.0 * idtp / (truths + estimates) if truths + estimates else float("nan")
-    return TrackErrors(truths, misses, false_positives, switches, fragmentations, mota, idf1, float(d0))
+    found_ids = np.where(there, found.ids, -1).astype(np.int64)
+    nameless = there & (found_ids < 0)
+    found_ids[nameless] = found_ids.max(initial=-1) + 1 + np.arange(nameless.sum())  # nobody twice, so nobody's
+    similarity[np.broadcast_to(nameless[:, None], similarity.shape)] = 0.0
+    return replace(score_identities(similarity, true_ids, found_ids, options.match_at), d0=float(d0))
 
 
 def reprojection_distances(
@@ -168,41 +150,6 @@ def _mean_distance(true: Float, found: Float) -> Float:
     apart = np.linalg.norm(true[:, :, None] - found[:, None], axis=-1)
     both = ~np.isnan(apart)
     return np.where(both.any(axis=-1), np.nansum(apart, axis=-1) / np.maximum(both.sum(axis=-1), 1), np.nan)
-
-
-def _clear(
-    similarity: Float, allowed: NDArray[np.bool_], true_ids: NDArray[np.int32], found_ids: NDArray[np.int32]
-) -> tuple[int, int, int]:
-    """Matches, switches and fragmentations; a match of the frame before is kept while it is allowed (Bernardin
-    2008, section 2.1).
-    """
-    matches = switches = fragmentations = 0
-    last: dict[int, int] = {}  # the identity that last followed each true one
-    lost: set[int] = set()
-    before: dict[int, int] = {}
-    for value, ok, true, found in zip(similarity, allowed, true_ids, found_ids, strict=True):
-        kept = np.array([[before.get(int(t), -2) == f for f in found] for t in true]).reshape(ok.shape)
-        rows, columns = linear_sum_assignment(-(ok * (value + 1000.0 * kept)))
-        now = {int(true[r]): int(found[c]) for r, c in zip(rows, columns, strict=True) if ok[r, c]}
-        for who, follower in now.items():
-            switches += who in last and last[who] != follower
-            fragmentations += who in lost
-        lost = (lost | {int(t) for t in true if t in last}) - set(now)
-        last |= now
-        before = now
-        matches += len(now)
-    return matches, switches, fragmentations
-
-
-def _pair_counts(
-    allowed: NDArray[np.bool_], true_ids: NDArray[np.int32], found_ids: NDArray[np.int32]
-) -> NDArray[np.int64]:
-    """(true identities, found identities) in how many frames the two are an allowed match."""
-    frame, a, b = np.nonzero(allowed & (found_ids[:, None] >= 0))
-    trues, found = np.unique(true_ids[true_ids >= 0]), np.unique(found_ids[found_ids >= 0])
-    counts = np.zeros((len(trues), len(found)), dtype=np.int64)
-    np.add.at(counts, (np.searchsorted(trues, true_ids[frame, a]), np.searchsorted(found, found_ids[frame, b])), 1)
-    return counts
 
 
 def _summary(distance: Float) -> tuple[float, float, float]:
