@@ -46,6 +46,7 @@ _HIP_WIDTH, _STRIDE, _PAW_LIFT = 0.13, 0.14, 0.05
 _CAPSULE = 0.11  # radius of the trunk that hides what is behind it
 _TURN_FRAMES = 5.0  # an animal that turns round on the spot takes about four times this
 _APART = 0.16  # an animal's own share of the distance at which two pass each other
+_MILL, _MILL_FRAMES = 0.03, 8  # radians a frame at which a huddle turns, and frames between its knots
 _DETOUR_FRAMES, _DETOUR_ROUNDS = 8.0, 5  # how long (SD) an animal gives way to another that it would walk through
 
 
@@ -100,18 +101,19 @@ def simulate_animals(
     arena: float = 180.0,
     unit: str = "mm",
     meet_every: float = 40.0,
+    huddles: int = 0,
 ) -> Poses:
     """Quadrupeds that walk about a round arena and pass each other closely, on the floor z = 0 of a z-up world.
 
     length: mean body length; arena: radius of the floor they walk on, both in `unit`. meet_every: frames between two
-    meetings; at each, two animals pass with their backs less than half a body length apart. Animals differ in size
-    by up to
-    10 %. Returns Poses (frames, n_animals, 12, 3) of QUADRUPED with ids 0.. and names; nothing is missing.
+    meetings; at each, two animals pass with their backs less than half a body length apart. huddles: how often all of
+    them crowd together and mill about one place for a while. Animals differ in size by up to 10 %.
+    Returns Poses (frames, n_animals, 12, 3) of QUADRUPED with ids 0.. and names; nothing is missing.
     """
     if n_animals < 1 or n_frames < 2:
         raise InputError(f"simulation: expected at least 1 animal and 2 frames, got {n_animals} and {n_frames}")
     lengths = length * rng.uniform(0.9, 1.1, n_animals)
-    paths = _paths(rng, n_animals, n_frames, lengths, arena, meet_every)
+    paths = _paths(rng, n_animals, n_frames, lengths, arena, meet_every, huddles)
     points = np.stack([_body(paths[:, a], lengths[a], rng) for a in range(n_animals)], axis=1)
     return Poses(
         points,
@@ -171,9 +173,16 @@ def count_crossings(truth: Poses, closer_than: float = 0.5) -> int:
 
 
 def _paths(
-    rng: np.random.Generator, n_animals: int, n_frames: int, lengths: Float, arena: float, meet_every: float
+    rng: np.random.Generator,
+    n_animals: int,
+    n_frames: int,
+    lengths: Float,
+    arena: float,
+    meet_every: float,
+    huddles: int,
 ) -> Float:
-    """(frames, animals, 2) smooth tracks of the animals' backs: wandering, with a rendezvous of two now and then."""
+    """(frames, animals, 2) smooth tracks of the animals' backs: wandering, with a rendezvous of two now and then, and
+    huddles of all."""
     from scipy.interpolate import CubicSpline
 
     n_meetings = int(n_frames // meet_every)
@@ -193,6 +202,15 @@ def _paths(
                 (moment, beside),
                 (moment + meet_every / 4, beside + step),
             ]
+    for huddle in range(huddles):
+        begin, end = (np.array([0.25, 0.75]) + huddle) * n_frames / huddles
+        place, start = _in_disc(rng, 0.3 * arena), rng.uniform(0, 2 * np.pi)
+        ring = _APART * 2 * lengths.mean() / (2 * np.sin(np.pi / max(n_animals, 2)))  # neighbours touch
+        for animal, own in enumerate(knots):
+            own[:] = [knot for knot in own if not begin - meet_every < knot[0] < end + meet_every]
+            for moment in np.arange(begin, end, _MILL_FRAMES):
+                angle = start + 2 * np.pi * animal / n_animals + _MILL * (moment - begin) + rng.normal(0, 0.05)
+                own.append((moment, place + ring * np.array([np.cos(angle), np.sin(angle)])))
     paths = np.empty((n_frames, n_animals, 2))
     for animal, own in enumerate(knots):
         wander = [(t, _in_disc(rng, arena)) for t in np.arange(-meet_every, n_frames + 2 * meet_every, meet_every)]
