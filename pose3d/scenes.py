@@ -42,9 +42,9 @@ WORSE = Faults(missed=0.05, outlier=0.02, dropout=0.004, ghosts=0.05)
 SCENES = {
     "few": SceneOptions(6, 3, meet_every=60),
     "pen": SceneOptions(4, 4, arena=260, meet_every=60, exchanged=0.002),
-    "columns": SceneOptions(5, 4, meet_every=50, objects=4, merged=0.2, faults=WORSE),
+    "columns": SceneOptions(5, 4, meet_every=60, objects=3, merged=0.2, faults=WORSE),
     "crossings": SceneOptions(4, 5, arena=260, meet_every=28, merged=0.3, exchanged=0.003, faults=WORSE),
-    "crowd": SceneOptions(8, 10, arena=280, meet_every=12, merged=0.3, exchanged=0.003, faults=WORSE),
+    "crowd": SceneOptions(8, 10, arena=280, meet_every=17, merged=0.3, exchanged=0.003, faults=WORSE),
     "huddle": SceneOptions(6, 5, meet_every=40, huddles=1, merged=0.2, faults=WORSE),
 }
 """By rising difficulty for whoever looks at one frame after the other."""
@@ -140,7 +140,8 @@ def merged(seen: SimulatedViews, rng: np.random.Generator, share: float) -> Simu
     views, identity = {}, {}
     for name, poses in seen.views.items():
         points, score, who = poses.points.copy(), poses.score.copy(), seen.identity[name].copy()
-        middle = np.nanmean(np.where(poses.missing.all(axis=2)[..., None, None], 0.0, points), axis=2)
+        nobody = np.asarray(poses.missing.all(axis=2))
+        middle = np.nanmean(np.where(nobody[..., None, None], 0.0, points), axis=2)
         near = 0.5 * body_length(poses)
         for frame, animals in enumerate(who):
             there = np.flatnonzero(animals >= 0)
