@@ -23,6 +23,7 @@ __all__ = [
     "born",
     "buried",
     "corrected",
+    "counted",
     "initial_state",
     "learned",
     "motion",
@@ -31,6 +32,7 @@ __all__ = [
     "state_from_arrays",
     "state_to_arrays",
     "step_rms",
+    "together",
 ]
 
 Array = NDArray[Any]
@@ -52,6 +54,8 @@ _UNSTEADY_RANGE = (1e-4, 1e4)
 _GUESS_NOISE = 0.1
 """2D noise relative to the detections' size that is assumed at first; weighs `_GUESS_COUNT` distances."""
 _NOISE_RANGE = (0.01, 0.2)
+_LATELY, _SHARE = 1000.0, 0.1
+"""As many individuals are there as are seen at once in this share of about so many frames."""
 _BINS = np.geomspace(1e-4, 10.0, 401)
 """Edges of the histogram of 2D distances relative to size."""
 
@@ -64,7 +68,8 @@ class IdentityState:
     mean: (T, K, 6), covariance: (T, K, 6, 6) of `kalman`, NaN for keypoints never seen. recent: (T, K, 3) positions
     measured in the last frame, NaN where missing. steps: (2, K) sum and count of squared first differences.
     unsteady: (K,) variance of the acceleration, in guesses of it. histogram: (bins,) of 2D distances relative to size.
-    radius: (2,) sum and count of the animals' rms radii.
+    radius: (2,) sum and count of the animals' rms radii. at_once: (n,) lately, in how many frames at least 0, 1, ...
+    individuals were seen for sure by the frame alone.
     By track number: first, last: (S,) frames handled before it was seen first and last; seen: (S,) in how many frames;
     began: (S, K, 3) its first position; ended: (S, K, 6) its last state.
     """
@@ -79,6 +84,7 @@ class IdentityState:
     unsteady: Array
     histogram: Array
     radius: Array
+    at_once: Array
     first: Array
     last: Array
     seen: Array
@@ -100,6 +106,7 @@ def initial_state(keypoints: int) -> IdentityState:
         unsteady=np.ones(keypoints),
         histogram=np.zeros(len(_BINS) - 1),
         radius=np.zeros(2),
+        at_once=np.zeros(1),
         first=none,
         last=none,
         seen=none,
@@ -144,6 +151,20 @@ def step_rms(state: IdentityState) -> Array:
     """(K,) rms of what a coordinate of each keypoint moves per frame, in the rig's unit."""
     guess = (_GUESS_STEP * radius_3d(state)) ** 2
     return np.asarray(np.sqrt((state.steps[0] + _GUESS_COUNT * guess) / (state.steps[1] + _GUESS_COUNT)))
+
+
+def together(state: IdentityState) -> int:
+    """How many individuals have lately been seen at once in a share of the frames that chance does not explain; 0 =
+    unknown."""
+    return int((state.at_once[1:] >= _SHARE * state.at_once[0]).sum()) if state.at_once[0] >= _GUESS_COUNT else 0
+
+
+def counted(state: IdentityState, n: int) -> IdentityState:
+    """After a frame in which n individuals were seen for sure, whoever they are."""
+    at_once = np.zeros(max(len(state.at_once), n + 1))
+    at_once[: len(state.at_once)] = state.at_once * (1.0 - 1.0 / _LATELY)
+    at_once[: n + 1] += 1.0
+    return replace(state, at_once=at_once)
 
 
 def learned(state: IdentityState, points: Array, distances: Array) -> IdentityState:

@@ -56,7 +56,7 @@ FLOORS = {
             "evaluation",
             "covariance_scores",
         ],
-        ["motion", "rehearsal", "scenes", "view_check", "keypoint_scores"],
+        ["motion", "identity_step", "rehearsal", "scenes", "view_check", "keypoint_scores"],
         ["refinement"],
         ["identity", "active"],
         ["render"],

@@ -41,7 +41,7 @@ from pose3d.triangulation import TriangulationOptions, triangulate
 
 __all__ = ["export_poses", "identify_views", "refine_poses", "triangulate_groups"]
 
-IDENTIFY_VERSION, TRIANGULATE_VERSION, REFINE_VERSION, EXPORT_VERSION = 3, 1, 1, 1
+IDENTIFY_VERSION, TRIANGULATE_VERSION, REFINE_VERSION, EXPORT_VERSION = 4, 1, 1, 1
 NOISE_FRAMES, NOISE_STRETCHES = 200, 5
 """The pixel noise is estimated from so many frames in so many places of a recording."""
 Stretch = tuple[Poses, dict[str, Poses], Groups]

@@ -10,6 +10,7 @@ from pose3d.individuals import (
     born,
     buried,
     corrected,
+    counted,
     initial_state,
     learned,
     motion,
@@ -18,6 +19,7 @@ from pose3d.individuals import (
     state_from_arrays,
     state_to_arrays,
     step_rms,
+    together,
 )
 from pose3d.kalman import predict
 
@@ -183,3 +185,21 @@ def test_the_state_is_arrays_and_back() -> None:
     again = state_from_arrays(arrays)
     for name, array in state_to_arrays(again).items():
         np.testing.assert_array_equal(array, arrays[name])
+
+
+def test_as_many_are_there_as_are_seen_at_once_now_and_then() -> None:
+    """A tenth of the frames, lately: a newcomer counts after a while, one that is gone no longer."""
+    state = initial_state(2)
+    for _ in range(20):
+        state = counted(state, 4)
+    assert together(state) == 0, "too few frames to say"
+    for f in range(100):
+        state = counted(state, 5 if f == 50 else 3 + f % 2)
+    assert together(state) == 4
+    for _ in range(20):
+        state = counted(state, 5)
+    assert together(state) == 5
+    for _ in range(10_000):
+        state = counted(state, 2)
+    assert together(state) == 2
+    assert len(state_to_arrays(state)["at_once"]) == 6
