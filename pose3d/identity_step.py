@@ -86,8 +86,8 @@ def step(
 
 
 def _grouped(frame: FrameSightings, mean: Array, covariance: Array, noise: float) -> tuple[Array, Array, int]:
-    """Slots (T + new, V) of the T known individuals and of new ones, seen in two views at least; confidence (T +
-    new,)."""
+    """Slots (T + new, V) of the T known individuals and of new ones, seen in two views at least; confidence (T + new,);
+    and how many individuals the frame alone shows for sure."""
     view, slot = np.nonzero((frame.weight > 0).any(axis=-1))
     T, n, V = len(mean), len(view), len(frame.xy)
     rays, weight, size = frame.rays[view, slot], frame.weight[view, slot], frame.size[view, slot]
@@ -115,7 +115,8 @@ def _grouped(frame: FrameSightings, mean: Array, covariance: Array, noise: float
 
 
 def _sure(evidence: Array, possible: Array, view: Array, views: int) -> int:
-    """How many individuals n detections of `view` (n,) show for sure by their evidence (n, n) alone."""
+    """How many individuals n detections show for sure: view (n,) int; evidence for pairs (n, n), and what it could have
+    been. Where the known ones are predicted has no say, or an error would count itself."""
     label = divide(np.ascontiguousarray(evidence), view, views)
     inside = label[:, None] == label
     total, most = (np.bincount(label, (of * inside).sum(axis=1), len(label)) for of in (evidence, possible))

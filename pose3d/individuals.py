@@ -154,9 +154,11 @@ def step_rms(state: IdentityState) -> Array:
 
 
 def together(state: IdentityState) -> int:
-    """How many individuals have lately been seen at once in a share of the frames that chance does not explain; 0 =
-    unknown."""
-    return int((state.at_once[1:] >= _SHARE * state.at_once[0]).sum()) if state.at_once[0] >= _GUESS_COUNT else 0
+    """How many individuals were seen at once in at least `_SHARE` of the frames, lately; 0 = none, or too few frames to
+    say."""
+    if state.at_once[0] < _GUESS_COUNT:
+        return 0
+    return int((state.at_once[1:] >= _SHARE * state.at_once[0]).sum())
 
 
 def counted(state: IdentityState, n: int) -> IdentityState:

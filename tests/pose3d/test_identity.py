@@ -90,8 +90,9 @@ def test_known_number_of_individuals() -> None:
 
 
 def test_the_recording_tells_how_many_there_are() -> None:
-    """Five animals that cross and are found as one by some cameras: nobody is born beside them, told or not."""
-    scene = simulate_scene(replace(SCENES["crossings"], frames=250), 1)
+    """Five animals that cross and are found as one by some cameras: nobody is born beside them, told or not. (Without
+    the count there are six.)"""
+    scene = simulate_scene(replace(SCENES["crossings"], frames=250), 0)
     told = identify(scene.seen.views, scene.rig, IdentityOptions(individuals=5))
     found = identify(scene.seen.views, scene.rig)
     assert found.slots.shape[1] == 5
