@@ -54,9 +54,8 @@ _TAKEOVER = 25
 @dataclass(frozen=True)
 class IdentityOptions:
     """individuals: how many there are; None = not known, as many as the recording shows at once are taken to be there
-    until it shows more. max_gap: frames for which an unseen one is
-    remembered at most. min_frames: an individual seen in fewer is taken for an error, in a recording of at least ten
-    times as many."""
+    until it shows more. max_gap: frames for which an unseen one is remembered at most. min_frames: an individual seen
+    in fewer is taken for an error, in a recording of at least ten times as many."""
 
     individuals: int | None = None
     max_gap: int = 100
