@@ -20,6 +20,7 @@ _HOME = {
     "evaluate_pose": "evaluation",
     "evaluate_tracks": "evaluation",
     "identify": "identity",
+    "identity_confidence": "identity_doubt",
     "load_poses": "files",
     "refine": "refinement",
     "rig_points": "rig_points",

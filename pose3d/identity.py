@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from calibration.errors import InputError
 from calibration.rig import CameraRig
 from pose3d.association import Sightings, radius, sightings
-from pose3d.identity_step import FrameSightings, step
+from pose3d.identity_step import FrameSightings, Seen, step
 from pose3d.individuals import (
     CONFIRM,
     IdentityState,
@@ -77,9 +77,10 @@ def identify(
 
     views: {camera: Poses 2D} aligned to one timeline, ids not needed; cameras matched by name.
     Returns Groups in which group g is the individual with id g in every frame, numbered in order of first appearance,
-    views in the rig's order; -1 where not seen; confidence is the evidence per keypoint, 0..1. It is the loop of
-    `identify_window` over windows, `final_ids` and `named`, and does not depend on the windows. Raises InputError for
-    views that do not fit together or the rig, or that hold no keypoint at all.
+    views in the rig's order; -1 where not seen; confidence is the evidence per keypoint, 0..1; doubt and rival say
+    where two may have been exchanged (`identity_doubt`). It is the loop of `identify_window` over windows, `final_ids`
+    and `named`, and does not depend on the windows. Raises InputError for views that do not fit together or the rig, or
+    that hold no keypoint at all.
     """
     options = options or IdentityOptions()
     if all(poses.missing.all() for poses in views.values()):
@@ -94,13 +95,7 @@ def identify(
         if progress is not None:
             progress("identify", min(begin + WINDOW, len(first.frame)), len(first.frame))
     ids = final_ids(state, options)
-    done = [named(part, ids) for part in parts]
-    return Groups(
-        done[0].view_names,
-        np.concatenate([part.slots for part in done]),
-        np.concatenate([part.ids for part in done]),
-        np.concatenate([part.confidence for part in done]),
-    )
+    return Groups.joined([named(part, ids) for part in parts])
 
 
 def identify_window(
@@ -120,8 +115,8 @@ def identify_window(
         frame = FrameSightings(
             seen.xy[f], seen.rays[f], seen.weight[f], seen.size[f], size_px[f], seen.centers, sorted_rig
         )
-        tracks, slots, confidence, state = step(frame, state, options.individuals, options.max_gap)
-        results.append((tracks, slots, confidence))
+        found, state = step(frame, state, options.individuals, options.max_gap)
+        results.append(found)
     return _as_groups(results, seen, rig), state
 
 
@@ -159,14 +154,18 @@ def named(groups: Groups, ids: Array) -> Groups:
     identity the later counts."""
     n = int(ids.max(initial=-1)) + 1
     slots = np.full((len(groups.slots), n, len(groups.view_names)), -1)
-    confidence = np.zeros(slots.shape[:2])
+    confidence, doubt, rival = np.zeros(slots.shape[:2]), np.zeros(slots.shape[:2]), np.full(slots.shape[:2], -1)
     frame, column = np.nonzero(groups.ids >= 0)
     who = ids[groups.ids[frame, column]]
     frame, column, who = frame[who >= 0], column[who >= 0], who[who >= 0]
+    other = np.r_[ids, -1][groups.rival[frame, column]]
+    other[other == who] = -1
     slots[frame, who] = groups.slots[frame, column]
     confidence[frame, who] = groups.confidence[frame, column]
+    doubt[frame, who] = np.where(other >= 0, groups.doubt[frame, column], 0.0)
+    rival[frame, who] = other
     seen = (slots >= 0).any(axis=2)
-    return Groups(groups.view_names, slots, np.where(seen, np.arange(n), -1), confidence)
+    return Groups(groups.view_names, slots, np.where(seen, np.arange(n), -1), confidence, doubt, rival)
 
 
 class IdentityStream:
@@ -185,13 +184,15 @@ class IdentityStream:
         return replace(groups, ids=np.where(known, groups.ids, -1))
 
 
-def _as_groups(results: list[tuple[Array, Array, Array]], seen: Sightings, rig: CameraRig) -> Groups:
-    """Frames' (track numbers, slots, confidence) as Groups with one column a track, views in the rig's order."""
-    tracks = np.unique(np.concatenate([numbers for numbers, _, _ in results])) if results else np.zeros(0, dtype=int)
+def _as_groups(results: list[Seen], seen: Sightings, rig: CameraRig) -> Groups:
+    """Frames as Groups with one column a track, views in the rig's order."""
+    tracks = np.unique(np.concatenate([found.tracks for found in results])) if results else np.zeros(0, dtype=int)
     order = [seen.view_names.index(name) for name in rig.names if name in seen.view_names]
-    slots = np.full((len(results), len(tracks), len(order)), -1)
-    confidence, ids = np.zeros(slots.shape[:2]), np.full(slots.shape[:2], -1)
-    for f, (numbers, members, sure) in enumerate(results):
-        column = np.searchsorted(tracks, numbers)
-        slots[f, column], confidence[f, column], ids[f, column] = members[:, order], sure, numbers
-    return Groups(tuple(seen.view_names[v] for v in order), slots, ids, confidence)
+    shape = (len(results), len(tracks))
+    slots, ids, rival = np.full((*shape, len(order)), -1), np.full(shape, -1), np.full(shape, -1)
+    confidence, doubt = np.zeros(shape), np.zeros(shape)
+    for f, found in enumerate(results):
+        column = np.searchsorted(tracks, found.tracks)
+        slots[f, column], ids[f, column] = found.slots[:, order], found.tracks
+        confidence[f, column], doubt[f, column], rival[f, column] = found.confidence, found.doubt, found.rival
+    return Groups(tuple(seen.view_names[v] for v in order), slots, ids, confidence, doubt, rival)

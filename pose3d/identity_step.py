@@ -18,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from calibration.geometry import triangulate_points
 from calibration.rig import CameraRig
 from pose3d.association import AGAINST, GATE, baselines_between, divide, group_distances, pair_evidence
+from pose3d.identity_doubt import exchange_probability
 from pose3d.individuals import (
     CONFIRM,
     IdentityState,
@@ -34,7 +35,7 @@ from pose3d.individuals import (
 from pose3d.kalman import predict
 from pose3d.tracking import reach
 
-__all__ = ["FrameSightings", "step"]
+__all__ = ["FrameSightings", "Seen", "step"]
 
 Array = NDArray[Any]
 
@@ -66,10 +67,22 @@ class FrameSightings:
     rig: CameraRig
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Who is seen in a frame: track numbers (G,), slots (G, V), confidence (G,); doubt (G,), how probable it is that it
+    is another track, and rival (G,), the number of that one, -1 = none."""
+
+    tracks: Array
+    slots: Array
+    confidence: Array
+    doubt: Array
+    rival: Array
+
+
 def step(
     frame: FrameSightings, state: IdentityState, individuals: int | None, max_gap: int
-) -> tuple[Array, Array, Array, IdentityState]:
-    """One frame: track numbers (G,) seen, their slots (G, V), confidence (G,), and the state after it."""
+) -> tuple[Seen, IdentityState]:
+    """One frame: who is seen in it, and the state after it."""
     noise_now = noise(state)
     mean, covariance = predict(state.mean, state.covariance, motion(state))
     slots, confidence, sure = _grouped(frame, mean, covariance, noise_now)
@@ -77,12 +90,17 @@ def step(
     individuals = together(state) or None if individuals is None else individuals
     points, spread, slots = _triangulated(frame, slots, noise_now)
     rows, found = _settled(points, mean[:, :, :3], state, individuals)
-    mean[found], covariance[found] = np.nan, np.nan
     slots, confidence, points, spread = slots[rows], confidence[rows], points[rows], spread[rows]
+    T, known = len(mean), state.seen[state.live] >= CONFIRM
+    doubt, rival = np.zeros(len(rows)), np.full(len(rows), -1)
+    doubt[:T], other = exchange_probability(mean, covariance, points[:T], spread[:T], known)
+    rival[:T][other >= 0] = state.live[other[other >= 0]]
+    mean[found], covariance[found] = np.nan, np.nan
     state = learned(replace(state, mean=mean, covariance=covariance), points, _distances(frame, slots))
     state = corrected(born(state, points[len(mean) :]), points, spread)
     here = (slots >= 0).any(axis=1)
-    return state.live[here], slots[here], confidence[here], buried(state, max_gap, individuals)
+    seen = Seen(state.live[here], slots[here], confidence[here], doubt[here], rival[here])
+    return seen, buried(state, max_gap, individuals)
 
 
 def _grouped(frame: FrameSightings, mean: Array, covariance: Array, noise: float) -> tuple[Array, Array, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from pose3d.skeleton import Skeleton
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["ABSENT", "BRIDGED", "EXTRA_AXES", "MEASURED", "Candidates", "Groups", "InputError", "Poses"]
+__all__ = ["ABSENT", "BRIDGED", "EXTRA_AXES", "GROUP_ARRAYS", "MEASURED", "Candidates", "Groups", "InputError", "Poses"]
 
 Array = NDArray[Any]
 
@@ -192,6 +192,10 @@ class Poses:
         )
 
 
+GROUP_ARRAYS = ("slots", "ids", "confidence", "doubt", "rival")
+"""Names of the arrays of `Groups`, all (frames, groups, ...)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Groups:
     """Which slot of which view is which individual, frame by frame.
@@ -199,12 +203,16 @@ class Groups:
     view_names: the cameras, in the order of the last axis of slots.
     slots: (frames, groups, views) int32, slot in that view's Poses; -1 = not seen there.
     ids: (frames, groups) int32, -1 = unknown. confidence: (frames, groups) in 0..1, 0 for an empty group.
+    doubt: (frames, groups) probability that from this frame on it is another individual, and rival: (frames, groups)
+    int32, the id of that one, -1 = nobody.
     """
 
     view_names: tuple[str, ...]
     slots: NDArray[np.int32]
     ids: NDArray[np.int32] = None  # type: ignore[assignment]
     confidence: NDArray[np.float64] = None  # type: ignore[assignment]
+    doubt: NDArray[np.float64] = None  # type: ignore[assignment]
+    rival: NDArray[np.int32] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         slots = np.asarray(self.slots, dtype=np.int32)
@@ -216,15 +224,30 @@ class Groups:
         empty = (slots < 0).all(axis=2)
         confidence = (~empty).astype(float) if self.confidence is None else np.asarray(self.confidence, dtype=float)
         _expect("confidence", confidence, slots.shape[:2])
+        doubt = np.zeros(slots.shape[:2]) if self.doubt is None else np.asarray(self.doubt, dtype=float)
+        _expect("doubt", doubt, slots.shape[:2])
+        rival = np.full(slots.shape[:2], -1) if self.rival is None else np.asarray(self.rival)
+        _expect("rival", rival, slots.shape[:2])
         object.__setattr__(self, "view_names", view_names)
         object.__setattr__(self, "slots", slots)
         object.__setattr__(self, "ids", ids.astype(np.int32))
         object.__setattr__(self, "confidence", confidence)
+        object.__setattr__(self, "doubt", doubt)
+        object.__setattr__(self, "rival", rival.astype(np.int32))
+
+    def take(self, rows: Any) -> Groups:
+        """These rows of the frames axis: a slice, or their numbers."""
+        return Groups(self.view_names, **{name: getattr(self, name)[rows] for name in GROUP_ARRAYS})
 
     def window(self, start: int, stop: int) -> Groups:
         """Rows start..stop-1 of the frames axis."""
-        part = slice(start, stop)
-        return replace(self, slots=self.slots[part], ids=self.ids[part], confidence=self.confidence[part])
+        return self.take(slice(start, stop))
+
+    @staticmethod
+    def joined(parts: Sequence[Groups]) -> Groups:
+        """Parts of equally many groups, one after the other; at least one."""
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in GROUP_ARRAYS}
+        return Groups(parts[0].view_names, **arrays)
 
 
 @dataclass(frozen=True, eq=False)

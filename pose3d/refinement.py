@@ -118,7 +118,7 @@ def learn_motion(
         starts = np.linspace(0, frames - length, 5).astype(int)
         rows = np.unique((starts[:, None] + np.arange(length)).ravel())
         poses, views = _rows(poses, rows), {name: _rows(view, rows) for name, view in views.items()}
-        groups = replace(groups, slots=groups.slots[rows], ids=groups.ids[rows], confidence=groups.confidence[rows])
+        groups = groups.take(rows)
     return _for_everyone(estimate_motion(poses, views, groups, rig, gap_limit(poses, options)), everyone)
 
 

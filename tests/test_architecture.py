@@ -51,6 +51,7 @@ FLOORS = {
             "triangulation",
             "tracking",
             "individuals",
+            "identity_doubt",
             "trajectory",
             "smoothing",
             "evaluation",

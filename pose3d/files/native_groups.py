@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from calibration.errors import InputError
 from pose3d.files.hdf5 import create_hdf5, expect_kind, open_hdf5, text
 from pose3d.files.netcdf import CHUNK_FRAMES, Variable, create_netcdf, rows_of
-from pose3d.poses import Groups
+from pose3d.poses import GROUP_ARRAYS, Groups
 
 __all__ = ["join_groups", "read_groups", "write_groups"]
 
@@ -20,6 +20,8 @@ _GROUP_VARIABLES = {
     "slots": Variable(("frames", "groups", "views"), np.int32, -1),
     "ids": Variable(("frames", "groups"), np.int32, -1),
     "confidence": Variable(("frames", "groups"), np.float64, 0.0),
+    "doubt": Variable(("frames", "groups"), np.float64, 0.0),
+    "rival": Variable(("frames", "groups"), np.int32, -1),
 }
 
 
@@ -36,12 +38,8 @@ def read_groups(path: Path, frames: slice | None = None) -> Groups:
     with open_hdf5(path) as file:
         expect_kind(file, "groups", path)
         rows = slice(None) if frames is None else rows_of(frames, file["slots"].shape[0])
-        return Groups(
-            view_names=tuple(text(name) for name in file["views"][()]),
-            slots=file["slots"][rows],
-            ids=file["ids"][rows],
-            confidence=file["confidence"][rows],
-        )
+        arrays = {name: file[name][rows] for name in GROUP_ARRAYS if name in file}
+        return Groups(tuple(text(name) for name in file["views"][()]), **arrays)
 
 
 def join_groups(parts: Sequence[Path], path: Path) -> None:
@@ -83,11 +81,8 @@ def _write_groups(path: Path, n_frames: int, n_groups: int, windows: Iterator[Gr
             for start in range(0, len(groups.slots), CHUNK_FRAMES):
                 window = groups.window(start, start + CHUNK_FRAMES)
                 rows = slice(row, row + len(window.slots))
-                file["slots"][rows], file["ids"][rows], file["confidence"][rows] = (
-                    window.slots,
-                    window.ids,
-                    window.confidence,
-                )
+                for name in GROUP_ARRAYS:
+                    file[name][rows] = getattr(window, name)
                 row = rows.stop
 
 
@@ -108,8 +103,9 @@ def _take(groups: Groups, columns: NDArray[np.intp]) -> Groups:
     rows = np.arange(len(columns))[:, None]
     empty = columns < 0
 
-    def moved(array: NDArray[Any], fill: Any) -> NDArray[Any]:
+    def moved(name: str) -> NDArray[Any]:
+        array, fill = getattr(groups, name), _GROUP_VARIABLES[name].fill
         padded = np.concatenate((array, np.full((len(array), 1, *array.shape[2:]), fill, dtype=array.dtype)), axis=1)
         return padded[rows, np.where(empty, array.shape[1], columns)]
 
-    return Groups(groups.view_names, moved(groups.slots, -1), moved(groups.ids, -1), moved(groups.confidence, 0.0))
+    return Groups(groups.view_names, **{name: moved(name) for name in GROUP_ARRAYS})

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from calibration.errors import InputError
+from calibration.files.atomic import atomic_path
 from calibration.geometry import estimate_noise
 from pose3d.files import (
     join_groups,
@@ -32,6 +34,7 @@ from pose3d.identity import (
     state_from_arrays,
     state_to_arrays,
 )  # fmt: skip
+from pose3d.identity_doubt import Swap, suspected_swaps, swapped
 from pose3d.motion import Motion
 from pose3d.poses import BRIDGED, Groups, Poses
 from pose3d.records import Plan, StageReport, State, fingerprint_product, run_stage, run_windows
@@ -41,7 +44,9 @@ from pose3d.triangulation import TriangulationOptions, triangulate
 
 __all__ = ["export_poses", "identify_views", "refine_poses", "triangulate_groups"]
 
-IDENTIFY_VERSION, TRIANGULATE_VERSION, REFINE_VERSION, EXPORT_VERSION = 4, 1, 1, 1
+IDENTIFY_VERSION, TRIANGULATE_VERSION, REFINE_VERSION, EXPORT_VERSION = 5, 1, 1, 1
+CORRECTIONS, SUSPECTED = "corrections.csv", "suspected_swaps.csv"
+"""Tables in the folder of a recording's results: exchanges that somebody tells, and those worth a look."""
 NOISE_FRAMES, NOISE_STRETCHES = 200, 5
 """The pixel noise is estimated from so many frames in so many places of a recording."""
 Stretch = tuple[Poses, dict[str, Poses], Groups]
@@ -50,9 +55,12 @@ _BINS = np.geomspace(1e-4, 1e5, 4001)
 
 
 def identify_views(recording: Recording) -> StageReport:
-    """Which slot of which view is which individual: groups.nc."""
+    """Which slot of which view is which individual: groups.nc, with the exchanges that corrections.csv tells; the
+    moments where two may have been exchanged: suspected_swaps.csv."""
     options = recording.options.get("identify") or IdentityOptions()
-    plan = _plan(recording, "identify", IDENTIFY_VERSION, options, recording.inputs(), "groups.nc")
+    told = [CORRECTIONS] if (recording.folder / CORRECTIONS).is_file() else []
+    inputs = recording.inputs(*told)
+    plan = _plan(recording, "identify", IDENTIFY_VERSION, options, inputs, "groups.nc", SUSPECTED)
 
     def step(start: int, stop: int, state: State) -> tuple[Groups, State]:
         views = recording.views(start, stop)
@@ -71,11 +79,18 @@ def identify_views(recording: Recording) -> StageReport:
                 f"{recording.folder}: no individual is seen by two cameras at once; check that the 2D poses belong to "
                 f"this calibration and that the cameras run in step ([sync])"
             )
+        frame = np.concatenate(
+            [poses.frame for poses in read_windows(recording.folder / f"poses2d/{recording.cameras[0]}.nc")]
+        )
+        corrections = _corrections(recording.folder / CORRECTIONS, frame) if told else []
         named_parts = [part.with_name(f"named_{part.name}") for part in parts]
-        for part, renamed in zip(parts, named_parts, strict=True):
-            write_groups(renamed, named(read_groups(part), ids))
+        for part, renamed, (start, _) in zip(parts, named_parts, recording.spans(), strict=True):
+            here = [replace(swap, row=swap.row - start) for swap in corrections]
+            write_groups(renamed, swapped(named(read_groups(part), ids), here))
         join_groups(named_parts, plan.folder / "groups.nc")
-        return _who(named_parts, n_frames)
+        swaps = suspected_swaps(read_groups(part) for part in named_parts)
+        _write_swaps(plan.folder / SUSPECTED, swaps, frame)
+        return _who(named_parts, n_frames) | {"corrections": len(corrections), "suspected swaps": len(swaps)}
 
     return run_stage(plan, work, force=recording.force)
 
@@ -154,6 +169,27 @@ def export_poses(recording: Recording, path: Path) -> StageReport:
     return run_stage(plan, work, force=recording.force)
 
 
+def _write_swaps(path: Path, swaps: list[Swap], frame: NDArray[np.int64]) -> None:
+    columns = ("frame", "first", "second", "probability", "cost_frames")
+    rows = [(frame[swap.row], swap.first, swap.second, swap.probability, swap.cost) for swap in swaps]
+    table = pd.DataFrame(rows, columns=columns).to_csv(index=False, float_format="%.3g", lineterminator="\n")
+    with atomic_path(path) as partial:
+        partial.write_text(table)
+
+
+def _corrections(path: Path, frame: NDArray[np.int64]) -> list[Swap]:
+    """The exchanges that a table tells: columns frame, first, second; any others are not looked at."""
+    try:
+        table = pd.read_csv(path, comment="#", skipinitialspace=True)
+        rows = table[["frame", "first", "second"]].astype(np.int64)
+    except (KeyError, ValueError, OSError) as error:
+        raise InputError(f"{path}: expected whole numbers in columns frame, first, second ({error})") from None
+    lost = rows["frame"][~rows["frame"].isin(frame)]
+    if len(lost):
+        raise InputError(f"{path}: there is no frame {lost.iloc[0]}; expected numbers from {frame[0]} to {frame[-1]}")
+    return [Swap(int(np.searchsorted(frame, at)), a, b) for at, a, b in rows.to_numpy().tolist()]
+
+
 def _frames_and_ids(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """(frames,) all frame numbers, and all identities, ascending."""
     windows = [(poses.frame, np.unique(poses.ids[poses.ids >= 0])) for poses in read_windows(path)]
@@ -189,10 +225,9 @@ def _learn(
         return learn_motion(*stretch(0, n_frames), recording.rig, options, everyone)
     starts = np.linspace(0, n_frames - length, 5).astype(int)
     parts = [stretch(start, start + length) for start in starts]
-    _, views, groups = parts[0]
+    views = parts[0][1]
     views = {name: _joined([part[1][name] for part in parts]) for name in views}
-    arrays = {n: np.concatenate([getattr(part[2], n) for part in parts]) for n in ("slots", "ids", "confidence")}
-    groups = Groups(groups.view_names, **arrays)
+    groups = Groups.joined([part[2] for part in parts])
     return learn_motion(_joined([part[0] for part in parts]), views, groups, recording.rig, options, everyone)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from calibration.errors import InputError
 from calibration.files import save_rig
 from calibration.synthetic import ring_rig
-from pose3d.files import load_poses, save_poses, write_groups
+from pose3d.files import load_poses, read_groups, save_poses, write_groups
 from pose3d.identity import identify
 from pose3d.poses import ABSENT, BRIDGED, MEASURED, Groups, Poses
 from pose3d.refinement import RefineOptions, learn_motion
@@ -163,3 +165,38 @@ def test_force_is_passed_on(recording: Recording) -> None:
     assert not poses3d.identify_views(recording).skipped
     assert poses3d.identify_views(recording).skipped
     assert not poses3d.identify_views(replace(recording, force=True)).skipped
+
+
+def test_corrections_are_applied_to_all_views_and_doubts_are_written(recording: Recording, tmp_path: Path) -> None:
+    shutil.copytree(recording.folder / "poses2d", tmp_path / "poses2d")
+    mine = replace(recording, folder=tmp_path)
+    before = poses3d.identify_views(mine)
+    plain = read_groups(tmp_path / "groups.nc")
+    assert (tmp_path / "suspected_swaps.csv").read_text().startswith("frame,first,second,probability,cost_frames\n")
+    assert before.summary["corrections"] == 0
+    (tmp_path / "corrections.csv").write_text("# looked at by hand\nframe, first, second, why\n31, 0, 1, ears\n")
+    after = poses3d.identify_views(mine)
+    assert not after.skipped
+    assert after.summary["corrections"] == 1
+    groups = read_groups(tmp_path / "groups.nc")
+    np.testing.assert_array_equal(groups.slots[:31], plain.slots[:31])
+    np.testing.assert_array_equal(groups.slots[31:], plain.slots[31:, ::-1])
+    assert poses3d.identify_views(mine).skipped
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("frame,first\n3,0\n", "columns frame, first, second"),
+        ("frame,first,second\n3,a,0\n", "whole numbers in columns frame, first, second"),
+        ("", "columns frame, first, second"),
+        ("frame,first,second\n60,0,1\n", "there is no frame 60; expected numbers from 0 to 59"),
+        ("frame,first,second\n3,0,7\n", "individuals 0 and 7: expected two of 0 to 1"),
+    ],
+)
+def test_corrections_that_cannot_be_are_refused(recording: Recording, tmp_path: Path, table: str, message: str) -> None:
+    shutil.copytree(recording.folder / "poses2d", tmp_path / "poses2d")
+    (tmp_path / "corrections.csv").write_text(table)
+    with pytest.raises(InputError, match=message) as error:
+        poses3d.identify_views(replace(recording, folder=tmp_path))
+    assert "corrections.csv" in str(error.value)
